@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * libtmem: a store for pages that virtual machines cannot keep
+ *
+ * This header is the library's manual.
+ *
+ * Words
+ * -----
+ * store    what one host process keeps, under one limit.  Almost always there
+ *          is one store and one tenant in a process: the VM it serves.
+ * tenant   an owner of pages: a VM's device.  Tenants see nothing of one
+ *          another; each has limits of its own and memory of its own.
+ * pool     a tenant's set of pages, persistent or ephemeral, of one page size.
+ * object   24 opaque bytes that name a set of pages within a pool.
+ * index    64 bits: a page's place within its object.
+ * op       one request over a run of pages of one object.
+ * ctx      a thread's scratch memory.  One thread uses a ctx at a time.
+ * raw      bytes as the guest sees them: pages x page size.
+ * held     bytes of host memory: what the pages take, with all that the store
+ *          needs to find them again.
+ *
+ * What the store promises
+ * -----------------------
+ * 1. A put copies.  It may be refused at any time; a refused put removes what
+ *    was held under its key.
+ * 2. Persistent: an accepted page is found, bit for bit, until it is flushed,
+ *    put again, or its pool ends.  While a tenant holds fewer than
+ *    tmem_limits.persistent_reserved raw bytes a put is refused only when the
+ *    host fails (no memory, or the headroom is reached): not because a page
+ *    does not compress, and not for another tenant's sake.
+ * 3. Ephemeral: a page may vanish at any time.  A get may ask for its removal
+ *    (TMEM_GET_EXCLUSIVE).
+ * 4. After a get that missed, gets miss until the next accepted put.
+ * 5. An op on one page takes effect at one instant between submission and
+ *    completion.  Pages of a run are independent of one another.
+ * 6. No lock is held while guest memory or a codec is touched: an op's iovecs
+ *    may point to memory that takes long to fault in, that changes while it
+ *    is read, or that other ops use, and nobody else waits for it.
+ *
+ * Conventions
+ * -----------
+ * Functions return 0 or a negative errno and never log, print, exit or touch
+ * errno.  All sizes are in bytes.  Unless it says otherwise a function is safe
+ * to call from any thread, also for the same object, except that an object must
+ * not be used while or after it is destroyed.
+ */
+#ifndef TMEM_TMEM_H
+#define TMEM_TMEM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct tmem_store;
+struct tmem_tenant;
+struct tmem_ctx;
+
+#define TMEM_OBJECT_SIZE 24
+#define TMEM_PAGE_SHIFT_MIN 12 /* 4 KiB */
+#define TMEM_PAGE_SHIFT_MAX 16 /* 64 KiB */
+/* Pool numbers are smaller than this. */
+#define TMEM_MAX_POOLS 256
+/* Most pages in one put or get. */
+#define TMEM_MAX_RUN 512
+/* Most indexes that hold a page that one flush removes before it returns. */
+#define TMEM_FLUSH_BATCH 4096
+/* A tenant's name, with the final 0. */
+#define TMEM_NAME_SIZE 128
+
+/* ------------------------------------------------------------------ store */
+
+/* Where the store's memory comes from.  For tests that make it fail. */
+struct tmem_memory_ops {
+	/* As malloc(3), calloc(3), free(3). */
+	void *(*alloc)(void *opaque, size_t size);
+	void *(*zalloc)(void *opaque, size_t size);
+	void (*free)(void *opaque, void *ptr);
+	/* As fallocate(2), but 0 or -errno. */
+	int (*fallocate)(void *opaque, int fd, int mode, uint64_t offset,
+			 uint64_t length);
+};
+
+/*
+ * Set size to sizeof(struct tmem_store_config) and everything that is not
+ * wanted to 0: later versions append members, and 0 always means the default.
+ */
+struct tmem_store_config {
+	uint32_t size;
+	uint32_t flags; /* TMEM_STORE_* */
+	/* Most bytes that the store may hold.  0 is -EINVAL. */
+	uint64_t max_bytes;
+	/*
+	 * Puts are refused, ephemeral pages first given up, while less than
+	 * this is left below the limit of the process's memory cgroup (v1 or
+	 * v2, and of its parents).  Default: 1/32 of that limit, within
+	 * 4 .. 256 MiB.  UINT64_MAX: do not look.
+	 */
+	uint64_t cgroup_headroom;
+	/*
+	 * The same for MemAvailable of the host.  Default: 1/32 of MemTotal,
+	 * within 16 .. 1024 MiB.  UINT64_MAX: do not look.
+	 */
+	uint64_t host_headroom;
+	/* NULL: the C library and fallocate(2). */
+	const struct tmem_memory_ops *memory;
+	void *memory_opaque;
+};
+
+/* Keep the store's pages out of swap (mlock); needs RLIMIT_MEMLOCK. */
+#define TMEM_STORE_LOCK 0x1u
+/* Walk all structures after every op, and abort at the first that is wrong. */
+#define TMEM_STORE_PARANOID 0x2u
+
+/*
+ * Make an empty store.  @store: set on success; the caller destroys it.
+ * -EINVAL: a bad config; -ENOMEM.
+ */
+int tmem_store_create(const struct tmem_store_config *config,
+		      struct tmem_store **store);
+
+/*
+ * Free the store and all that it holds.  All its tenants must have been dropped
+ * and all its contexts destroyed.  NULL is allowed.
+ */
+void tmem_store_destroy(struct tmem_store *store);
+
+/*
+ * Change max_bytes.  -EINVAL: less than the sum of the tenants' reservations
+ * (tmem_reservation_cost()).  Less than what is held is allowed: ephemeral
+ * pages go, then puts beyond reservations are refused until enough is flushed;
+ * no persistent page is lost.
+ */
+int tmem_store_set_max(struct tmem_store *store, uint64_t max_bytes);
+
+/*
+ * Bytes of max_bytes that a reservation of @raw bytes needs: what that many
+ * incompressible pages take with their index, in the worst case.  Monotonic.
+ */
+uint64_t tmem_reservation_cost(uint64_t raw);
+
+/* The largest reservation that fits into @max_bytes: the inverse. */
+uint64_t tmem_reservation_fit(uint64_t max_bytes);
+
+/*
+ * Do a bounded share of the work that ops left behind: draining destroyed
+ * pools, compaction, giving memory back to the host.  @pages: how many pages
+ * to visit at most.  Returns how many were visited; 0: nothing is left to do.
+ * Ops that find the store short of space help by themselves; whoever owns the
+ * store calls this while it is idle (some 10 ms after ops) until it returns 0.
+ */
+unsigned int tmem_step(struct tmem_store *store, unsigned int pages);
+
+/*
+ * Give memory back to the host now: ephemeral pages, oldest first, and empty
+ * memory.  Returns the bytes given back, which may be more or less than
+ * @bytes.  Never removes a persistent page.
+ */
+uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes);
+
+/* ----------------------------------------------------------------- tenant */
+
+struct tmem_limits {
+	/* Raw bytes of persistent pages that are kept: promise 2 above. */
+	uint64_t persistent_reserved;
+	/* Held bytes of persistent pages beyond which puts that exceed the
+	 * reservation are refused.  0: the store's max_bytes. */
+	uint64_t persistent_max;
+	/* Held bytes of ephemeral pages beyond which the oldest are evicted.
+	 * 0: the store's max_bytes.  UINT64_MAX: no ephemeral page is kept. */
+	uint64_t ephemeral_max;
+};
+
+/*
+ * Open a tenant.  @name: for people, copied, cut to TMEM_NAME_SIZE - 1.
+ * @limits: copied.  @tenant: set on success; the caller drops it.
+ * -ENOSPC: the reservation does not fit into the store beside the others';
+ * -EINVAL; -ENOMEM.
+ */
+int tmem_tenant_open(struct tmem_store *store, const char *name,
+		     const struct tmem_limits *limits,
+		     struct tmem_tenant **tenant);
+
+/*
+ * End a tenant: all its pools and pages are gone, its memory goes back to the
+ * host before the call returns.  No op of its may be running.  NULL is allowed.
+ */
+void tmem_tenant_drop(struct tmem_tenant *tenant);
+
+/*
+ * Change limits.  -ENOSPC, -EINVAL as for tmem_tenant_open(), and nothing has
+ * changed.  Lower limits are enforced by eviction and by refusals.
+ */
+int tmem_tenant_set_limits(struct tmem_tenant *tenant,
+			   const struct tmem_limits *limits);
+
+/* The limits in force: 0 and UINT64_MAX replaced by what they stand for. */
+void tmem_tenant_get_limits(struct tmem_tenant *tenant,
+			    struct tmem_limits *limits);
+
+/*
+ * While frozen, tmem_submit() of a put is -EAGAIN, nothing took effect, and
+ * the caller submits it again after the thaw; gets and flushes go on.  For
+ * maintenance, for tests, and to make room: freeze, tmem_shrink(), allocate,
+ * thaw.
+ */
+void tmem_tenant_freeze(struct tmem_tenant *tenant, bool frozen);
+bool tmem_tenant_frozen(struct tmem_tenant *tenant);
+
+/* End all pools of the tenant; the memory is freed by tmem_step(). */
+void tmem_tenant_reset(struct tmem_tenant *tenant);
+
+/* ------------------------------------------------------------------- pool */
+
+#define TMEM_POOL_PERSISTENT 0x1u
+
+struct tmem_pool_params {
+	uint32_t flags;	     /* TMEM_POOL_* */
+	uint32_t page_shift; /* log2 of the page size */
+};
+
+/*
+ * Make pool @pool < TMEM_MAX_POOLS.  @held: if not NULL, set to the number of
+ * pages in it.  0: it was made, or exists with the same parameters.
+ * -EEXIST: it exists with others; -EINVAL; -ENOMEM.
+ */
+int tmem_pool_create(struct tmem_tenant *tenant, uint32_t pool,
+		     const struct tmem_pool_params *params, uint64_t *held);
+
+/*
+ * End a pool.  Its pages are gone and its number is free when this returns,
+ * however many there were; their memory, which no longer counts as the
+ * tenant's, is freed by tmem_step() and by ops that are short of space.
+ * -ENOENT: there is no such pool.
+ */
+int tmem_pool_destroy(struct tmem_tenant *tenant, uint32_t pool);
+
+/* Parameters of a pool.  -ENOENT: there is no such pool. */
+int tmem_pool_query(struct tmem_tenant *tenant, uint32_t pool,
+		    struct tmem_pool_params *params);
+
+/* -------------------------------------------------------------------- ops */
+
+enum tmem_verb {
+	TMEM_PUT = 1,
+	TMEM_GET,
+	TMEM_FLUSH,
+	TMEM_FLUSH_OBJECT,
+};
+
+/* Get: remove what was returned.  Ephemeral pools only. */
+#define TMEM_GET_EXCLUSIVE 0x1u
+
+/* What became of a page. */
+enum tmem_page_status {
+	TMEM_PAGE_OK = 0,
+	TMEM_PAGE_REFUSED = 1, /* put: no room; the old copy is gone */
+	TMEM_PAGE_MISS = 2,    /* get: there is none */
+	TMEM_PAGE_IO = 3,      /* get: held, but its bytes are damaged */
+};
+
+struct tmem_page {
+	uint8_t status; /* enum tmem_page_status */
+	/*
+	 * Stored length if OK: 0 for a page that is one 8 byte word repeated,
+	 * the page size for one that does not compress.
+	 */
+	uint32_t length;
+};
+
+/*
+ * One request.  The caller owns it, with all that it points to, until it is
+ * complete: when tmem_submit() returned other than -EINPROGRESS, or when done()
+ * is called.
+ */
+struct tmem_op {
+	uint16_t verb;	/* enum tmem_verb */
+	uint16_t flags; /* TMEM_GET_* */
+	uint32_t pool;
+	uint8_t object[TMEM_OBJECT_SIZE];
+	uint64_t index;
+	/*
+	 * Put, get: 1 .. TMEM_MAX_RUN pages.  Flush: any number of indexes.
+	 * index + count may be 2^64 but not exceed it.
+	 */
+	uint64_t count;
+
+	/*
+	 * Put, get: count x page size bytes of guest memory, from @skip bytes
+	 * after the start of iov[0], in any number of pieces of any length.
+	 * A get writes pages that it finds and no byte of others, but may leave
+	 * anything in a page that it reports as TMEM_PAGE_IO.
+	 */
+	const struct iovec *iov;
+	unsigned int iovcnt;
+	size_t skip;
+
+	/* Put, get: count elements, written; not guest memory. */
+	struct tmem_page *page;
+
+	/*
+	 * Result.  Put, get: pages that are TMEM_PAGE_OK.  Flush: indexes
+	 * processed, from the first; fewer than count if TMEM_FLUSH_BATCH
+	 * pages were removed before the end: submit the rest again.
+	 */
+	uint64_t done;
+
+	/* Called from tmem_poll() where tmem_submit() said -EINPROGRESS. */
+	void (*complete)(struct tmem_op *op, int error);
+	void *opaque; /* the caller's */
+	/* The library's, from submission to tmem_retire(). */
+	uint64_t internal[8];
+};
+
+/*
+ * Make a context for one thread.  @ctx: set on success; the caller destroys it
+ * when none of its ops is in flight.  -ENOMEM.
+ */
+int tmem_ctx_create(struct tmem_store *store, struct tmem_ctx **ctx);
+void tmem_ctx_destroy(struct tmem_ctx *ctx);
+
+/*
+ * A file descriptor that polls readable while tmem_poll() has something to do,
+ * or -1 if ops of this store always complete in tmem_submit() (the case as long
+ * as nothing spills).  The library's: do not read, write or close it.
+ */
+int tmem_ctx_fd(struct tmem_ctx *ctx);
+
+/*
+ * Run an op.  0: it is complete, see @op->done and @op->page.
+ * -EINPROGRESS: it will complete in tmem_poll() of this ctx.
+ * Other errors: nothing took effect and the op is complete:
+ * -EINVAL: verb, flags, count, index + count, too little iovec, exclusive get
+ * of a persistent pool; -ENOENT: no such pool; -EAGAIN: a put while frozen.
+ * @ctx is used by one thread at a time.
+ */
+int tmem_submit(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
+		struct tmem_op *op);
+
+/*
+ * Complete what can be completed: calls op->complete().  Returns the number
+ * of ops that were.  @ctx is used by one thread at a time.
+ */
+unsigned int tmem_poll(struct tmem_ctx *ctx);
+
+/*
+ * The result of @op has reached its owner.  Call it once for every completed
+ * TMEM_GET_EXCLUSIVE: only then are the pages freed, though nobody else can get
+ * them any more.  Harmless for other ops.  @ctx may be any of the store's.
+ */
+void tmem_retire(struct tmem_ctx *ctx, struct tmem_op *op);
+
+/* The same, but the result did not reach its owner: the pages are back. */
+void tmem_unretire(struct tmem_ctx *ctx, struct tmem_op *op);
+
+/* ------------------------------------------------------------------ stats */
+
+/*
+ * Counters only grow, from creation on; gauges are as of now.  Read without
+ * stopping anybody: values of one struct may be some ops apart.
+ */
+struct tmem_stats {
+	/* gauges */
+	uint64_t persistent_pages;
+	uint64_t ephemeral_pages;
+	uint64_t persistent_raw_bytes;
+	uint64_t ephemeral_raw_bytes;
+	uint64_t stored_bytes;	   /* sum of stored lengths */
+	uint64_t same_filled_pages; /* among the pages above */
+	uint64_t raw_pages;	   /* stored as they are: incompressible */
+	uint64_t held_bytes;	   /* of the host, all in */
+	uint64_t held_peak_bytes;  /* the most it ever was */
+	uint64_t draining_pages;   /* of destroyed pools, not freed yet */
+	/* counters, in pages */
+	uint64_t puts;
+	uint64_t puts_refused_limit;	/* a limit of the tenant or store */
+	uint64_t puts_refused_memory;	/* an allocation failed */
+	uint64_t puts_refused_headroom; /* host or cgroup nearly full */
+	uint64_t gets;
+	uint64_t misses;
+	uint64_t io_errors; /* stored bytes that failed their check */
+	uint64_t flushes;
+	uint64_t evictions;
+};
+
+void tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats);
+void tmem_tenant_stats(struct tmem_tenant *tenant, struct tmem_stats *stats);
+/*
+ * A pool's; held_bytes there leaves out what pools of a tenant share.
+ * -ENOENT: there is no such pool.
+ */
+int tmem_pool_stats(struct tmem_tenant *tenant, uint32_t pool,
+		    struct tmem_stats *stats);
+
+/*
+ * How short of memory the tenant is, 0 .. 3, as VIRTIO_TMEM_PRESSURE_*: 0 none;
+ * 1 more than 7/8 of a limit is used; 2 puts beyond the reservation are being
+ * refused; 3 headroom is gone: any put may be.
+ */
+unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant);
+
+/*
+ * Walk all structures and compare them with one another and with the counters.
+ * Waits until no op runs.  0, or -EUCLEAN with one line about the first fault
+ * in @message (@size bytes).
+ */
+int tmem_check(struct tmem_store *store, char *message, size_t size);
+
+/*
+ * Names that later parts will use, so that nobody else does: tmem_store_adopt,
+ * tmem_store_set_holder, tmem_tenant_detach, tmem_pool_attach_shared,
+ * tmem_tier_*, tmem_track_*, tmem_import_*, tmem_event_*.
+ */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* TMEM_TMEM_H */
