@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# What every set-up script shares.  Sourced by bash scripts:
+#   . "$(dirname "$0")/lib.sh"
+#
+# $TOP    the source tree          $CACHE  downloads and builds, outside it
+# die     one line that says what is wrong and what mends it; exit 1
+# step    run a long command: log to a file, a sign of life every 8 s
+# locked  run the rest of the script with a lock, so that two do not collide
+set -euo pipefail
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+CACHE=${VIRTIO_TMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/virtio-tmem}
+LOGS=$CACHE/log
+export CCACHE_DIR=${CCACHE_DIR:-$CACHE/ccache}
+export LC_ALL=C.UTF-8
+mkdir -p "$LOGS" 2>/dev/null || {
+	echo "$0: cannot write to $CACHE: set VIRTIO_TMEM_CACHE to a folder that can be written" >&2
+	exit 1
+}
+
+say() { echo "==> $*" >&2; }
+die() {
+	echo "${0##*/}: $*" >&2
+	exit 1
+}
+
+# step NAME COMMAND...: what it prints goes to $LOGS/NAME.log
+step() {
+	local name=$1 start=$SECONDS log=$LOGS/$1.log pid status=0
+	shift
+	say "$name"
+	"$@" >"$log" 2>&1 &
+	pid=$!
+	while kill -0 "$pid" 2>/dev/null; do
+		for _ in 1 2 3 4 5 6 7 8; do
+			sleep 1
+			kill -0 "$pid" 2>/dev/null || break
+		done
+		kill -0 "$pid" 2>/dev/null &&
+			printf '    %3d s  %.100s\n' $((SECONDS - start)) \
+				"$(tail -c 400 "$log" | tr '\r' '\n' | grep -v '^ *$' | tail -n 1 || true)" >&2
+	done
+	wait "$pid" || status=$?
+	if [ $status -ne 0 ]; then
+		tail -n 15 "$log" | sed 's/^/    | /' >&2
+		die "$name failed (exit $status): see $log${STEP_MEND:+; $STEP_MEND}"
+	fi
+	say "$name: done in $((SECONDS - start)) s"
+}
+
+# locked NAME: wait for, then hold, a lock until the script ends.
+locked() {
+	exec {LOCK_FD}>"$CACHE/$1.lock"
+	flock -n "$LOCK_FD" || {
+		say "waiting for another run that holds $CACHE/$1.lock"
+		flock "$LOCK_FD"
+	}
+}
+
+# need_space MIB WHAT
+need_space() {
+	local free
+	free=$(df -Pm "$CACHE" | awk 'NR == 2 { print $4 }')
+	[ "$free" -ge "$1" ] ||
+		die "$2 needs $1 MiB in $CACHE, which has $free MiB free: make room, or set VIRTIO_TMEM_CACHE to a folder on a larger disk"
+}
+
+# digest FILE-OR-FOLDER...: one hash over names and contents
+digest() {
+	find "$@" -type f ! -name '*.o' ! -name '*.pyc' -print0 | sort -z |
+		xargs -0 sha256sum | sed "s#$TOP/##" | sha256sum | cut -c1-16
+}
+
+as_root() {
+	if [ "$(id -u)" -eq 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null; then
+		sudo "$@"
+	else
+		die "this step needs root ($*): run it as root, or install sudo"
+	fi
+}
