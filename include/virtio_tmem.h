@@ -42,6 +42,9 @@
  *                     [PUT, GET: __le32 page[count]]
  *                     [GET: count pages of data]
  *
+ * More device-readable bytes than that are INVAL; more device-writable ones are
+ * left alone.  Fields that an op does not name are 0, else INVAL.
+ *
  * All integers are little-endian.  VIRTIO_F_VERSION_1 is required.
  */
 #ifndef _UAPI_LINUX_VIRTIO_TMEM_H
@@ -213,7 +216,7 @@ struct virtio_tmem_resp {
  * page[count] of PUT and GET: status << 24 | length.  Indexes run ascending
  * and independently of one another; the device does not stop at a refusal.
  * length is what the page takes in the store, in bytes, where it succeeded
- * (0 for a page of one repeated 8 byte word), and 0 where not.
+ * (0 for a page of one repeated 4 byte word), and 0 where not.
  *
  * The data of a GET: the used length ends after the last page that was found;
  * pages before it that were not found are all zeros.

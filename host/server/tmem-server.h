@@ -30,12 +30,12 @@ struct tmem_server_config {
 	/* The device's identity.  Not owned; outlives the server. */
 	struct tmem_store *store;
 	struct tmem_tenant *tenant;
-	uint64_t features;  /* 1 << VIRTIO_TMEM_F_*: what may be offered */
-	uint16_t num_fast;  /* queues; may be 0 */
-	uint16_t num_bulk;  /* queues; 1 or more */
-	uint32_t max_pools; /* default 16, at most TMEM_MAX_POOLS */
-	uint32_t max_pages; /* default 64, at most TMEM_MAX_RUN */
-	uint32_t max_segs;  /* default 130 (2 for header and response, 128) */
+	uint64_t features;   /* 1 << VIRTIO_TMEM_F_*: what may be offered */
+	uint16_t num_fast;   /* queues; may be 0 */
+	uint16_t num_bulk;   /* queues; 1 or more */
+	uint32_t max_pools;  /* default 16, at most TMEM_MAX_POOLS */
+	uint32_t max_pages;  /* default 64, at most TMEM_MAX_RUN */
+	uint32_t max_segs;   /* default 130 (2 for header and response, 128) */
 	uint32_t generation; /* to start with; default 1 */
 };
 
@@ -60,8 +60,9 @@ void tmem_server_destroy(struct tmem_server *server);
 
 /*
  * The features to offer: those configured that the server has.
- * tmem_server_set_features(): what the driver accepted; -EINVAL if that is
- * more than was offered.  Not while requests run.
+ * tmem_server_set_features(): what the driver accepted, nothing before the
+ * first call; -EINVAL if that is more than was offered.  Bits from 24 on are
+ * the transport's and not looked at.  Not while requests run.
  */
 uint64_t tmem_server_features(const struct tmem_server *server);
 int tmem_server_set_features(struct tmem_server *server, uint64_t features);
@@ -110,7 +111,9 @@ struct tmem_server_request {
 
 	/*
 	 * Result: every byte of the device-writable part below this was
-	 * written, none above: the used length.
+	 * written, none above: the used length.  (One exception: a page that
+	 * the store cannot read any more is overwritten with zeros, wherever
+	 * it stands.)
 	 */
 	uint32_t used;
 	/* What was answered, for traces: VIRTIO_TMEM_S_* and the request. */
@@ -130,11 +133,11 @@ struct tmem_server_request {
  * 0: answered; publish it with @request->used, then call
  *    tmem_server_retire().
  * -EINPROGRESS: the answer comes from tmem_server_poll().
- * -EAGAIN: a put while the tenant is frozen.  Nothing took effect: the transport
- *    puts the chain back, leaves the queue alone until the thaw, and submits it
- *    again.
- * -EBADMSG: no answer is possible (fewer than 16 writable bytes, or nothing
- *    readable at all): the device needs a reset.  The request is over.
+ * -EAGAIN: a put while the tenant is frozen.  Nothing took effect: the
+ * transport puts the chain back, leaves the queue alone until the thaw, and
+ * submits it again. -EBADMSG: no answer is possible (fewer than 16 writable
+ * bytes, or nothing readable at all): the device needs a reset.  The request is
+ * over.
  *
  * One thread at a time per queue.
  */
@@ -161,8 +164,8 @@ struct tmem_server_pool {
 
 /*
  * Write up to @max existing pools to @pools; returns how many there are.
- * tmem_server_restore_pools(): make them, empty.  -EINVAL (the list is hostile),
- * -ENOMEM; what was made stays.
+ * tmem_server_restore_pools(): make them, empty.  -EINVAL (the list is
+ * hostile), -ENOMEM; what was made stays.
  */
 unsigned int tmem_server_list_pools(struct tmem_server *server,
 				    struct tmem_server_pool *pools,

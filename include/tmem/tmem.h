@@ -106,6 +106,12 @@ struct tmem_store_config {
 	 * within 16 .. 1024 MiB.  UINT64_MAX: do not look.
 	 */
 	uint64_t host_headroom;
+	/*
+	 * Bytes that the process will need beside the store, such as its
+	 * guest's memory: what of it is not resident yet is kept free too, or
+	 * a guest that touches the rest of its memory meets the OOM killer.
+	 */
+	uint64_t process_bytes;
 	/* NULL: the C library and fallocate(2). */
 	const struct tmem_memory_ops *memory;
 	void *memory_opaque;
@@ -266,7 +272,7 @@ enum tmem_page_status {
 struct tmem_page {
 	uint8_t status; /* enum tmem_page_status */
 	/*
-	 * Stored length if OK: 0 for a page that is one 8 byte word repeated,
+	 * Stored length if OK: 0 for a page that is one 4 byte word repeated,
 	 * the page size for one that does not compress.
 	 */
 	uint32_t length;
@@ -281,6 +287,11 @@ struct tmem_op {
 	uint16_t verb;	/* enum tmem_verb */
 	uint16_t flags; /* TMEM_GET_* */
 	uint32_t pool;
+	/*
+	 * log2 of the page size that iov was cut for: -EINVAL if it is not (or
+	 * no longer) the pool's.  0: do not compare.
+	 */
+	uint32_t page_shift;
 	uint8_t object[TMEM_OBJECT_SIZE];
 	uint64_t index;
 	/*
