@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include "tmem-server.h"
 
 #define SERVER_OPS 16 /* elements of the counters' arrays */
@@ -35,6 +36,23 @@ struct tmem_server {
 };
 
 /*
+ * For what became of the pages of a run: memory that the guest cannot reach.
+ * max_pages elements.
+ */
+struct page_array {
+	struct page_array *next;
+	struct tmem_page page[];
+};
+
+static inline struct page_array *
+page_array_new(const struct tmem_server *server)
+{
+	return calloc(1, sizeof(struct page_array) +
+				 server->config.max_pages *
+					 sizeof(struct tmem_page));
+}
+
+/*
  * Everything but the list's links is used by the queue's thread alone; the
  * counters are atomic because tmem_server_stats() reads them from others.
  */
@@ -43,10 +61,10 @@ struct tmem_server_queue {
 	struct tmem_ctx *ctx;
 	bool fast;
 	/*
-	 * max_pages elements, or NULL while an op in flight has them.  What a
-	 * page's fate is must stand in memory that the guest cannot reach.
+	 * Arrays that no request has.  One is there from the beginning, others
+	 * are made when requests overlap, none is freed before the queue is.
 	 */
-	struct tmem_page *pages;
+	struct page_array *spare;
 	struct counters counters;
 	struct tmem_server_queue *prev, *next; /* by server->lock */
 };

@@ -7,7 +7,6 @@
  */
 #include <endian.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include "internal.h"
 #include "iov.h"
@@ -101,20 +100,26 @@ static uint16_t status_of(int error)
 
 static struct tmem_page *pages_take(struct tmem_server_queue *queue)
 {
-	struct tmem_page *pages = queue->pages;
+	struct page_array *array = queue->spare;
 
-	queue->pages = NULL;
-	if (!pages)
-		pages = calloc(queue->server->config.max_pages, sizeof(*pages));
-	return pages;
+	if (array)
+		queue->spare = array->next;
+	else
+		array = page_array_new(queue->server);
+	return array ? array->page : NULL;
 }
 
-static void pages_give(struct tmem_server_queue *queue, struct tmem_page *pages)
+/* Take the pages away from an op that may have none. */
+static void pages_give(struct tmem_server_queue *queue, struct tmem_op *op)
 {
-	if (queue->pages)
-		free(pages);
-	else
-		queue->pages = pages;
+	struct page_array *array;
+
+	if (!op->page)
+		return;
+	array = (void *)((char *)op->page - offsetof(struct page_array, page));
+	array->next = queue->spare;
+	queue->spare = array;
+	op->page = NULL;
 }
 
 static uint32_t page_word(const struct tmem_page *page)
@@ -176,6 +181,12 @@ static uint32_t fill_gaps(struct tmem_server_request *rq)
 	return found * size;
 }
 
+/* The library wants to hear of it again, and then to see op->page. */
+static bool must_retire(const struct tmem_op *op)
+{
+	return op->verb == TMEM_GET && op->flags & TMEM_GET_EXCLUSIVE;
+}
+
 static void answer_op(struct tmem_server_queue *queue,
 		      struct tmem_server_request *rq, int error)
 {
@@ -183,16 +194,14 @@ static void answer_op(struct tmem_server_queue *queue,
 	uint64_t done = op->verb == TMEM_FLUSH_OBJECT ? 0 : op->done;
 	uint32_t extra = 0;
 
-	if (op->page) {
-		if (!error)
-			extra = write_pages(rq);
-		if (!error && op->verb == TMEM_GET)
-			extra += fill_gaps(rq);
-		pages_give(queue, op->page);
-		op->page = NULL;
-	}
+	if (op->page && !error)
+		extra = write_pages(rq);
+	if (op->verb == TMEM_GET && !error)
+		extra += fill_gaps(rq);
 	if (error)
-		op->verb = 0; /* nothing to retire */
+		op->verb = 0;
+	if (!must_retire(op))
+		pages_give(queue, op);
 	answer(queue, rq, status_of(error), error ? 0 : done, extra);
 }
 
@@ -221,8 +230,7 @@ static int run(const struct request *r)
 	error = tmem_submit(r->queue->ctx, r->server->config.tenant, op);
 	if (error == -EAGAIN) {
 		/* Nobody answers, so nobody retires. */
-		pages_give(r->queue, op->page);
-		op->page = NULL;
+		pages_give(r->queue, op);
 		op->verb = 0;
 	} else if (error != -EINPROGRESS) {
 		answer_op(r->queue, r->rq, error);
@@ -524,11 +532,12 @@ void tmem_server_retire(struct tmem_server_queue *queue,
 {
 	struct tmem_op *op = &request->tmem;
 
-	if (op->verb != TMEM_GET || !(op->flags & TMEM_GET_EXCLUSIVE))
+	if (!must_retire(op))
 		return;
 	if (delivered)
 		tmem_retire(queue->ctx, op);
 	else
 		tmem_unretire(queue->ctx, op);
+	pages_give(queue, op);
 	op->verb = 0;
 }

@@ -5,7 +5,6 @@
  */
 #include <endian.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include "internal.h"
 
@@ -160,10 +159,10 @@ int tmem_server_queue_create(struct tmem_server *server, unsigned int index,
 		return -ENOMEM;
 	q->server = server;
 	q->fast = index < c->num_fast;
-	q->pages = calloc(c->max_pages, sizeof(*q->pages));
-	error = q->pages ? tmem_ctx_create(c->store, &q->ctx) : -ENOMEM;
+	q->spare = page_array_new(server);
+	error = q->spare ? tmem_ctx_create(c->store, &q->ctx) : -ENOMEM;
 	if (error) {
-		free(q->pages);
+		free(q->spare);
 		free(q);
 		return error;
 	}
@@ -190,6 +189,7 @@ static void counters_sum(struct counters *from, struct counters *to)
 void tmem_server_queue_destroy(struct tmem_server_queue *queue)
 {
 	struct tmem_server *server;
+	struct page_array *array;
 
 	if (!queue)
 		return;
@@ -204,7 +204,10 @@ void tmem_server_queue_destroy(struct tmem_server_queue *queue)
 		server->queues = queue->next;
 	pthread_mutex_unlock(&server->lock);
 	tmem_ctx_destroy(queue->ctx);
-	free(queue->pages);
+	while ((array = queue->spare)) {
+		queue->spare = array->next;
+		free(array);
+	}
 	free(queue);
 }
 

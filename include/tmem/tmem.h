@@ -362,6 +362,7 @@ unsigned int tmem_poll(struct tmem_ctx *ctx);
  * The result of @op has reached its owner.  Call it once for every completed
  * TMEM_GET_EXCLUSIVE: only then are the pages freed, though nobody else can get
  * them any more.  Harmless for other ops.  @ctx may be any of the store's.
+ * @op, and op->page if it was exclusive, must be as they were at completion.
  */
 void tmem_retire(struct tmem_ctx *ctx, struct tmem_op *op);
 
