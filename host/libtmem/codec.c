@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * How a page is stored: one repeated word, LZ4, or as it is
+ *
+ * The page may change while it is read.  LZ4's compressor then stays within
+ * its bounds, which depend on lengths alone, and makes a block of the right
+ * length that decodes to something: the guest's own race.  The decoder runs on
+ * private bytes with every bound checked.
+ */
+#include <lz4.h>
+
+#include "internal.h"
+
+/* A block longer than 15/16 of the page saves less than decoding it costs. */
+static uint32_t worthwhile(uint32_t size)
+{
+	return size - size / 16;
+}
+
+size_t codec_state_size(void)
+{
+	return LZ4_sizeofState();
+}
+
+/* Reads few bytes of most pages: the first word that differs ends it. */
+static bool same_filled(const char *page, uint32_t size, uint32_t *pattern)
+{
+	uint64_t first, word;
+	const char *end = page + size;
+
+	memcpy(&first, page, 8);
+	if ((uint32_t)first != first >> 32)
+		return false;
+	/* From the end: heads of pages are often zero where tails are not. */
+	for (const char *at = end - 8; at > page; at -= 8) {
+		memcpy(&word, at, 8);
+		if (word != first)
+			return false;
+	}
+	*pattern = first;
+	return true;
+}
+
+void codec_encode(struct tmem_ctx *ctx, const char *page, uint32_t size,
+		  struct encoded *encoded)
+{
+	int length;
+
+	encoded->data = ctx->stored;
+	if (same_filled(page, size, &encoded->pattern)) {
+		encoded->type = HANDLE_SAME;
+		encoded->length = 0;
+		return;
+	}
+	length = LZ4_compress_fast_extState(ctx->state, page, ctx->stored, size,
+					    worthwhile(size), 1);
+	if (length > 0) {
+		encoded->type = HANDLE_CHUNK;
+		encoded->length = length;
+		return;
+	}
+	memcpy(ctx->stored, page, size);
+	encoded->type = HANDLE_RAW;
+	encoded->length = size;
+}
+
+void codec_fill(char *page, uint32_t pattern, uint32_t size)
+{
+	uint64_t word = (uint64_t)pattern << 32 | pattern;
+
+	if (!pattern) {
+		memset(page, 0, size);
+		return;
+	}
+	for (uint32_t i = 0; i < size; i += 8)
+		memcpy(page + i, &word, 8);
+}
+
+int codec_decode(unsigned int type, const char *stored, uint32_t length,
+		 char *page, uint32_t size)
+{
+	if (type == HANDLE_RAW) {
+		if (length != size)
+			return -EIO;
+		memcpy(page, stored, size);
+		return 0;
+	}
+	return LZ4_decompress_safe(stored, page, length, size) == (int)size ?
+		       0 :
+		       -EIO;
+}

@@ -1,0 +1,596 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Ops: put, get, flush.  Each page of a run goes its own way:
+ *
+ *   put   encode from guest memory into the ctx       no lock
+ *         claim raw bytes, take a slot, copy          arena->lock, shortly
+ *         publish in the leaf, free the old           stripe
+ *   get   copy the stored bytes into the ctx          stripe
+ *         decode into guest memory                    no lock
+ *
+ * so that a guest page that takes a minute to fault in holds nobody up.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "internal.h"
+
+#define PAGE_SIZE_MAX (1u << TMEM_PAGE_SHIFT_MAX)
+
+/* -------------------------------------------------------------------- ctx */
+
+void tmem_ctx_destroy(struct tmem_ctx *ctx)
+{
+	struct tmem_store *store;
+
+	if (!ctx)
+		return;
+	store = ctx->store;
+	store_free(store, ctx->state);
+	store_free(store, ctx->page);
+	store_free(store, ctx->stored);
+	store_free(store, ctx);
+}
+
+int tmem_ctx_create(struct tmem_store *store, struct tmem_ctx **out)
+{
+	struct tmem_ctx *ctx = store_zalloc(store, sizeof(*ctx));
+
+	if (!ctx)
+		return -ENOMEM;
+	ctx->store = store;
+	ctx->state = store_zalloc(store, codec_state_size());
+	ctx->page = store_zalloc(store, PAGE_SIZE_MAX);
+	ctx->stored = store_zalloc(store, PAGE_SIZE_MAX);
+	if (!ctx->state || !ctx->page || !ctx->stored) {
+		tmem_ctx_destroy(ctx);
+		return -ENOMEM;
+	}
+	*out = ctx;
+	return 0;
+}
+
+int tmem_ctx_fd(struct tmem_ctx *ctx)
+{
+	return -1;
+}
+
+/* ----------------------------------------------------------------- cursor */
+
+/* Where in an op's guest memory the next page is. */
+struct cursor {
+	const struct iovec *iov;
+	unsigned int left; /* elements, iov[0] included */
+	size_t offset;	   /* within iov[0] */
+};
+
+static void cursor_skip(struct cursor *at, size_t bytes)
+{
+	while (at->left && bytes >= at->iov->iov_len - at->offset) {
+		bytes -= at->iov->iov_len - at->offset;
+		at->iov++;
+		at->left--;
+		at->offset = 0;
+	}
+	at->offset += bytes;
+}
+
+/* The next @size bytes if they lie in one piece. */
+static char *cursor_piece(struct cursor *at, size_t size)
+{
+	cursor_skip(at, 0);
+	if (!at->left || at->iov->iov_len - at->offset < size)
+		return NULL;
+	return (char *)at->iov->iov_base + at->offset;
+}
+
+/* Copy @size bytes and move on. */
+static void cursor_copy(struct cursor *at, char *private, size_t size,
+			bool to_guest)
+{
+	while (size) {
+		size_t length;
+		char *guest;
+
+		cursor_skip(at, 0);
+		length = MIN(size, at->iov->iov_len - at->offset);
+		guest = (char *)at->iov->iov_base + at->offset;
+		memcpy(to_guest ? guest : private, to_guest ? private : guest,
+		       length);
+		private += length;
+		size -= length;
+		cursor_skip(at, length);
+	}
+}
+
+static bool enough_memory(const struct tmem_op *op, uint64_t bytes)
+{
+	uint64_t have = 0;
+
+	for (unsigned int i = 0; i < op->iovcnt; i++)
+		have += op->iov[i].iov_len;
+	return have >= op->skip && have - op->skip >= bytes;
+}
+
+/* -------------------------------------------------------------------- put */
+
+static void forget_key(struct tmem_pool *pool, struct tmem_object *object,
+		       uint64_t index)
+{
+	struct tmem_leaf *leaf = leaf_lock(object, index, false);
+
+	if (!leaf)
+		return;
+	leaf_remove(pool, leaf, index % LEAF_ENTRIES);
+	leaf_unlock(leaf);
+}
+
+/* Does the key hold a page?  @leaf: is there a leaf for it? */
+static bool key_present(struct tmem_object *object, uint64_t index,
+			bool *has_leaf)
+{
+	struct tmem_leaf *leaf = leaf_lock(object, index, false);
+	bool present;
+
+	*has_leaf = leaf;
+	if (!leaf)
+		return false;
+	present = atomic_load(&leaf->word[index % LEAF_ENTRIES]) !=
+		  HANDLE_EMPTY;
+	leaf_unlock(leaf);
+	return present;
+}
+
+static atomic_uint_fast64_t *raw_bytes(struct tmem_pool *pool)
+{
+	return pool->arena->persistent ? &pool->tenant->persistent_raw :
+					 &pool->tenant->ephemeral_raw;
+}
+
+/*
+ * Is a page that has just been claimed within the reservation?  A page that is
+ * there already counts once.  Objects that were flushed as a whole but still
+ * drain are not held against the guest: finish them first.
+ */
+static bool is_guaranteed(struct tmem_pool *pool, bool present)
+{
+	struct tmem_tenant *tenant = pool->tenant;
+
+	if (!pool->arena->persistent)
+		return false;
+	for (;;) {
+		uint64_t raw = atomic_load(raw_bytes(pool));
+
+		if (raw - (present ? pool->page_size : 0) <= tenant->reserved)
+			return true;
+		if (!pool_drain_detached(pool, 1024))
+			return false;
+	}
+}
+
+/*
+ * Room for index structures that a page at a new place may need.  A dense
+ * index is part of what a reservation costs; one so sparse that it takes more
+ * than an eighth of it is not, or a guest could take many times what it has.
+ */
+static int claim_index(struct tmem_pool *pool, bool guaranteed)
+{
+	struct tmem_tenant *tenant = pool->tenant;
+	uint64_t metadata = atomic_load(&pool->arena->metadata_bytes);
+
+	if (guaranteed && metadata <= tenant->reserved / 8 + MIB)
+		return 0;
+	return store_may_grow(tenant, pool->arena->persistent,
+			      sizeof(struct tmem_leaf) + sizeof(struct node),
+			      false);
+}
+
+/* Take a slot and fill it.  Frees the old page first if that is what it takes. */
+static int store_bytes(struct tmem_pool *pool, struct tmem_object *object,
+		       uint64_t index, const struct encoded *encoded,
+		       bool guaranteed, bool present, struct chunk *chunk)
+{
+	struct arena *arena = pool->arena;
+	int error;
+
+	if (!guaranteed && arena->persistent &&
+	    arena_held(arena) > pool->tenant->persistent_max)
+		return -ENOSPC;
+	error = arena_alloc(arena, encoded->length, guaranteed, chunk);
+	if (error && present) {
+		forget_key(pool, object, index);
+		error = arena_alloc(arena, encoded->length, guaranteed, chunk);
+	}
+	if (!error)
+		memcpy(chunk->data, encoded->data, encoded->length);
+	return error;
+}
+
+/* The page becomes visible, and the one that it replaces goes. */
+static void publish(struct tmem_pool *pool, struct tmem_leaf *leaf,
+		    unsigned int entry, const struct encoded *encoded,
+		    struct chunk *chunk)
+{
+	tmem_handle old = leaf_forget(pool, leaf, entry);
+	tmem_handle handle =
+		encoded->type == HANDLE_SAME ?
+			handle_same(encoded->pattern) :
+			arena_publish(pool->arena, chunk, encoded->type, leaf,
+				      entry);
+
+	atomic_store_explicit(&leaf->word[entry], handle, memory_order_release);
+	leaf->used++;
+	atomic_fetch_add(&pool->count.pages, 1);
+	atomic_fetch_add(&pool->count.stored_bytes, encoded->length);
+	if (encoded->type == HANDLE_SAME)
+		atomic_fetch_add(&pool->count.same_filled, 1);
+	if (encoded->type == HANDLE_RAW)
+		atomic_fetch_add(&pool->count.raw, 1);
+	if (handle_has_chunk(old))
+		arena_free(pool->arena, old);
+}
+
+static int put_encoded(struct tmem_pool *pool, struct tmem_object *object,
+		       uint64_t index, const struct encoded *encoded)
+{
+	bool has_leaf, present = key_present(object, index, &has_leaf);
+	bool guaranteed, has_chunk = encoded->type != HANDLE_SAME;
+	struct chunk chunk = { 0 };
+	struct tmem_leaf *leaf;
+	int error = 0;
+
+	atomic_fetch_add(raw_bytes(pool), pool->page_size);
+	guaranteed = is_guaranteed(pool, present);
+	if (!has_leaf)
+		error = claim_index(pool, guaranteed);
+	if (!error && has_chunk)
+		error = store_bytes(pool, object, index, encoded, guaranteed,
+				    present, &chunk);
+	if (!error) {
+		leaf = leaf_lock(object, index, true);
+		if (leaf) {
+			publish(pool, leaf, index % LEAF_ENTRIES, encoded,
+				&chunk);
+			pthread_mutex_unlock(leaf->stripe);
+			return 0;
+		}
+		error = -ENOMEM;
+		if (has_chunk)
+			arena_abort(pool->arena, &chunk);
+	}
+	/* Refused: an old page under the key would be a stale one. */
+	forget_key(pool, object, index);
+	atomic_fetch_sub(raw_bytes(pool), pool->page_size);
+	return error;
+}
+
+static void count_refusal(struct tmem_pool *pool, int error)
+{
+	struct pool_counters *count = &pool->count;
+
+	atomic_fetch_add(error == -ENOSPC ? &count->refused_limit :
+			 error == -EBUSY  ? &count->refused_headroom :
+					    &count->refused_memory,
+			 1);
+	atomic_store(&pool->tenant->refused, 1);
+}
+
+static int op_put(struct tmem_ctx *ctx, struct tmem_pool *pool,
+		  struct tmem_op *op)
+{
+	struct tmem_object *object = object_get(pool, op->object, true);
+	struct cursor at = { op->iov, op->iovcnt, 0 };
+	uint32_t size = pool->page_size;
+
+	cursor_skip(&at, op->skip);
+	for (uint64_t i = 0; i < op->count; i++) {
+		struct encoded encoded;
+		char *page = cursor_piece(&at, size);
+		int error = -ENOMEM;
+
+		if (object) {
+			if (page)
+				cursor_skip(&at, size);
+			else
+				cursor_copy(&at, page = ctx->page, size, false);
+			codec_encode(ctx, page, size, &encoded);
+			pthread_rwlock_rdlock(&ctx->store->quiesce);
+			error = put_encoded(pool, object, op->index + i,
+					    &encoded);
+			pthread_rwlock_unlock(&ctx->store->quiesce);
+		}
+		op->page[i].status = error ? TMEM_PAGE_REFUSED : TMEM_PAGE_OK;
+		op->page[i].length = error ? 0 : encoded.length;
+		if (error) {
+			count_refusal(pool, error);
+		} else {
+			op->done++;
+			atomic_fetch_add(&pool->count.puts, 1);
+		}
+	}
+	if (object)
+		object_put(object);
+	return 0;
+}
+
+/* -------------------------------------------------------------------- get */
+
+/*
+ * The stored bytes of a page, copied to ctx->stored.  HANDLE_EMPTY: a miss.
+ * @take: others miss from now on.
+ */
+static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
+			 struct tmem_object *object, uint64_t index, bool take)
+{
+	_Atomic tmem_handle *word;
+	struct tmem_leaf *leaf;
+	tmem_handle handle;
+
+	leaf = object ? leaf_lock(object, index, false) : NULL;
+	if (!leaf)
+		return HANDLE_EMPTY;
+	word = &leaf->word[index % LEAF_ENTRIES];
+	handle = atomic_load_explicit(word, memory_order_acquire);
+	if (handle & HANDLE_TAKEN)
+		handle = HANDLE_EMPTY;
+	if (handle_has_chunk(handle))
+		memcpy(ctx->stored, arena_data(pool->arena, handle),
+		       handle_length(handle));
+	if (take && handle != HANDLE_EMPTY)
+		atomic_store(word, handle | HANDLE_TAKEN);
+	pthread_mutex_unlock(leaf->stripe);
+	return handle;
+}
+
+static int decode(struct tmem_ctx *ctx, tmem_handle handle, char *page,
+		  uint32_t size)
+{
+	if (handle_type(handle) == HANDLE_SAME) {
+		codec_fill(page, (uint32_t)handle, size);
+		return 0;
+	}
+	return codec_decode(handle_type(handle), ctx->stored,
+			    handle_length(handle), page, size);
+}
+
+static int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool,
+		  struct tmem_op *op)
+{
+	struct tmem_object *object = object_get(pool, op->object, false);
+	struct cursor at = { op->iov, op->iovcnt, 0 };
+	uint32_t size = pool->page_size;
+
+	cursor_skip(&at, op->skip);
+	for (uint64_t i = 0; i < op->count; i++) {
+		struct tmem_page *result = &op->page[i];
+		char *page = cursor_piece(&at, size);
+		tmem_handle handle;
+		int error;
+
+		result->length = 0;
+		handle = fetch(ctx, pool, object, op->index + i,
+			       op->flags & TMEM_GET_EXCLUSIVE);
+		if (handle == HANDLE_EMPTY) {
+			result->status = TMEM_PAGE_MISS;
+			atomic_fetch_add(&pool->count.misses, 1);
+			cursor_skip(&at, size);
+			continue;
+		}
+		error = decode(ctx, handle, page ? page : ctx->page, size);
+		if (error) {
+			result->status = TMEM_PAGE_IO;
+			atomic_fetch_add(&pool->count.io_errors, 1);
+			cursor_skip(&at, size);
+			continue;
+		}
+		if (page)
+			cursor_skip(&at, size);
+		else
+			cursor_copy(&at, ctx->page, size, true);
+		result->status = TMEM_PAGE_OK;
+		result->length = handle_length(handle);
+		op->done++;
+		atomic_fetch_add(&pool->count.gets, 1);
+	}
+	if (object)
+		object_put(object);
+	op->internal[0] = (uintptr_t)pool;
+	return 0;
+}
+
+/* Pages that an exclusive get returned: free them, or give them back. */
+static void settle_taken(struct tmem_ctx *ctx, struct tmem_op *op, bool free)
+{
+	struct tmem_tenant *tenant = (void *)(uintptr_t)op->internal[1];
+	struct tmem_object *object;
+	struct tmem_pool *pool;
+
+	if (op->verb != TMEM_GET || !(op->flags & TMEM_GET_EXCLUSIVE) ||
+	    !op->internal[0])
+		return;
+	pool = pool_get(tenant, op->pool);
+	if (pool && (uintptr_t)pool == op->internal[0]) {
+		object = object_get(pool, op->object, false);
+		for (uint64_t i = 0; object && i < op->count; i++) {
+			uint64_t index = op->index + i;
+			unsigned int entry = index % LEAF_ENTRIES;
+			struct tmem_leaf *leaf;
+			tmem_handle handle;
+
+			if (op->page[i].status != TMEM_PAGE_OK)
+				continue;
+			pthread_rwlock_rdlock(&ctx->store->quiesce);
+			leaf = leaf_lock(object, index, false);
+			if (leaf) {
+				handle = atomic_load(&leaf->word[entry]);
+				if (handle & HANDLE_TAKEN && free)
+					leaf_remove(pool, leaf, entry);
+				else if (handle & HANDLE_TAKEN)
+					atomic_store(&leaf->word[entry],
+						     handle & ~HANDLE_TAKEN);
+				leaf_unlock(leaf);
+			}
+			pthread_rwlock_unlock(&ctx->store->quiesce);
+		}
+		if (object)
+			object_put(object);
+	}
+	if (pool)
+		pool_put(pool);
+	op->internal[0] = 0;
+}
+
+void tmem_retire(struct tmem_ctx *ctx, struct tmem_op *op)
+{
+	settle_taken(ctx, op, true);
+}
+
+void tmem_unretire(struct tmem_ctx *ctx, struct tmem_op *op)
+{
+	settle_taken(ctx, op, false);
+}
+
+/* ------------------------------------------------------------------ flush */
+
+/* Empty the words of a locked leaf within [first, last]; how many there were. */
+static unsigned int flush_leaf(struct tmem_pool *pool, struct tmem_leaf *leaf,
+			       uint64_t first, uint64_t last)
+{
+	uint64_t base = leaf->number << LEAF_SHIFT;
+	unsigned int removed = 0;
+
+	for (unsigned int i = 0; i < LEAF_ENTRIES; i++) {
+		if (base + i < first || base + i > last ||
+		    atomic_load(&leaf->word[i]) == HANDLE_EMPTY)
+			continue;
+		leaf_remove(pool, leaf, i);
+		removed++;
+	}
+	return removed;
+}
+
+static int op_flush(struct tmem_ctx *ctx, struct tmem_pool *pool,
+		    struct tmem_op *op)
+{
+	struct tmem_object *object = object_get(pool, op->object, false);
+	uint64_t last = op->index + (op->count - 1);
+	uint64_t number = op->index >> LEAF_SHIFT;
+	unsigned int removed = 0;
+
+	op->done = op->count;
+	while (object) {
+		struct tmem_leaf *leaf;
+
+		if (removed >= TMEM_FLUSH_BATCH) {
+			/* Everything below this leaf has been processed. */
+			op->done = (number << LEAF_SHIFT) - op->index;
+			break;
+		}
+		pthread_rwlock_rdlock(&ctx->store->quiesce);
+		leaf = leaf_lock_next(object, number);
+		if (leaf && leaf->number <= last >> LEAF_SHIFT) {
+			number = leaf->number + 1;
+			removed += flush_leaf(pool, leaf, op->index, last);
+			leaf_unlock(leaf);
+		} else {
+			if (leaf)
+				pthread_mutex_unlock(leaf->stripe);
+			leaf = NULL;
+		}
+		pthread_rwlock_unlock(&ctx->store->quiesce);
+		if (!leaf || number > last >> LEAF_SHIFT)
+			break;
+	}
+	if (object)
+		object_put(object);
+	atomic_fetch_add(&pool->count.flushes, removed);
+	return 0;
+}
+
+static int op_flush_object(struct tmem_ctx *ctx, struct tmem_pool *pool,
+			   struct tmem_op *op)
+{
+	struct tmem_object *object = object_get(pool, op->object, false);
+
+	if (!object)
+		return 0;
+	pthread_rwlock_rdlock(&ctx->store->quiesce);
+	object_detach(object);
+	object_put(object);
+	pool_drain_detached(pool, TMEM_FLUSH_BATCH);
+	pthread_rwlock_unlock(&ctx->store->quiesce);
+	return 0;
+}
+
+/* ----------------------------------------------------------------- submit */
+
+static int op_check(const struct tmem_op *op, const struct tmem_pool *pool)
+{
+	bool transfer = op->verb == TMEM_PUT || op->verb == TMEM_GET;
+
+	if (op->verb < TMEM_PUT || op->verb > TMEM_FLUSH_OBJECT)
+		return -EINVAL;
+	if (op->flags & ~(op->verb == TMEM_GET ? TMEM_GET_EXCLUSIVE : 0u))
+		return -EINVAL;
+	if (op->verb == TMEM_FLUSH_OBJECT)
+		return 0;
+	if (!op->count || op->count - 1 > UINT64_MAX - op->index)
+		return -EINVAL;
+	if (transfer && op->count > TMEM_MAX_RUN)
+		return -EINVAL;
+	if (!pool)
+		return 0;
+	if (op->flags & TMEM_GET_EXCLUSIVE && pool->arena->persistent)
+		return -EINVAL;
+	if (transfer && !enough_memory(op, op->count * pool->page_size))
+		return -EINVAL;
+	return 0;
+}
+
+static void paranoid_check(struct tmem_store *store)
+{
+	char message[160];
+
+	if (!(store->flags & TMEM_STORE_PARANOID) ||
+	    !tmem_check(store, message, sizeof(message)))
+		return;
+	fprintf(stderr, "libtmem: %s\n", message);
+	abort();
+}
+
+int tmem_submit(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
+		struct tmem_op *op)
+{
+	static int (*const verbs[])(struct tmem_ctx *ctx,
+				    struct tmem_pool *pool,
+				    struct tmem_op *op) = {
+		[TMEM_PUT] = op_put,
+		[TMEM_GET] = op_get,
+		[TMEM_FLUSH] = op_flush,
+		[TMEM_FLUSH_OBJECT] = op_flush_object,
+	};
+	struct tmem_pool *pool;
+	int error = op_check(op, NULL);
+
+	op->done = 0;
+	op->internal[0] = 0;
+	op->internal[1] = (uintptr_t)tenant;
+	if (error)
+		return error;
+	if (op->verb == TMEM_PUT && tmem_tenant_frozen(tenant))
+		return -EAGAIN;
+	pool = pool_get(tenant, op->pool);
+	if (!pool)
+		return -ENOENT;
+	error = op_check(op, pool);
+	if (!error)
+		error = verbs[op->verb](ctx, pool, op);
+	pool_put(pool);
+	paranoid_check(ctx->store);
+	return error;
+}
+
+unsigned int tmem_poll(struct tmem_ctx *ctx)
+{
+	return 0;
+}

@@ -1,0 +1,831 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Stores, tenants, pools: their lives, their limits, their statistics
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/*
+ * What a reservation costs beyond its raw bytes, at the worst: a page that
+ * does not compress takes a slot (16 bytes), a word and its share of leaf,
+ * nodes and span (20 bytes), and a share of a segment's descriptor (12 bytes):
+ * 48 of 4096, taken as 1/64; and once, 1 MiB for classes that are not full and
+ * for the first segments' descriptors.
+ */
+#define RESERVATION_SHIFT 6
+#define RESERVATION_FIXED MIB
+
+uint64_t tmem_reservation_cost(uint64_t raw)
+{
+	uint64_t extra = (raw >> RESERVATION_SHIFT) + RESERVATION_FIXED;
+
+	if (!raw)
+		return 0;
+	return raw > UINT64_MAX - extra ? UINT64_MAX : raw + extra;
+}
+
+uint64_t tmem_reservation_fit(uint64_t max_bytes)
+{
+	uint64_t raw;
+
+	if (max_bytes <= RESERVATION_FIXED)
+		return 0;
+	raw = max_bytes - RESERVATION_FIXED;
+	raw -= raw / ((1 << RESERVATION_SHIFT) + 1);
+	return raw & ~(uint64_t)(SEGMENT_BYTES - 1);
+}
+
+/* ------------------------------------------------------------------ store */
+
+static void *libc_alloc(void *opaque, size_t size)
+{
+	return malloc(size);
+}
+static void *libc_zalloc(void *opaque, size_t size)
+{
+	return calloc(1, size);
+}
+static void libc_free(void *opaque, void *ptr)
+{
+	free(ptr);
+}
+static int libc_fallocate(void *opaque, int fd, int mode, uint64_t offset,
+			  uint64_t length)
+{
+	int error;
+
+	do {
+		error = fallocate(fd, mode, offset, length) ? -errno : 0;
+	} while (error == -EINTR);
+	return error;
+}
+
+static const struct tmem_memory_ops libc_memory = {
+	.alloc = libc_alloc,
+	.zalloc = libc_zalloc,
+	.free = libc_free,
+	.fallocate = libc_fallocate,
+};
+
+int tmem_store_create(const struct tmem_store_config *config,
+		      struct tmem_store **out)
+{
+	const struct tmem_memory_ops *memory = config->memory;
+	struct tmem_store *store;
+
+	if (config->size != sizeof(*config) || !config->max_bytes ||
+	    config->flags & ~(TMEM_STORE_LOCK | TMEM_STORE_PARANOID))
+		return -EINVAL;
+	if (!memory)
+		memory = &libc_memory;
+	store = memory->zalloc(config->memory_opaque, sizeof(*store));
+	if (!store)
+		return -ENOMEM;
+	store->memory = *memory;
+	store->memory_opaque = config->memory_opaque;
+	store->flags = config->flags;
+	store->max_bytes = config->max_bytes;
+	list_init(&store->tenants);
+	list_init(&store->dead);
+	pthread_mutex_init(&store->lock, NULL);
+	pthread_rwlock_init(&store->quiesce, NULL);
+	pthread_rwlock_init(&store->tenants_lock, NULL);
+	headroom_init(&store->headroom, config);
+	*out = store;
+	return 0;
+}
+
+void tmem_store_destroy(struct tmem_store *store)
+{
+	if (!store)
+		return;
+	pthread_mutex_destroy(&store->lock);
+	pthread_mutex_destroy(&store->headroom.lock);
+	pthread_rwlock_destroy(&store->quiesce);
+	pthread_rwlock_destroy(&store->tenants_lock);
+	store_free(store, store);
+}
+
+static uint64_t store_held(struct tmem_store *store)
+{
+	uint64_t held = 0;
+
+	for (struct list *l = store->tenants.next; l != &store->tenants;
+	     l = l->next)
+		held += tenant_held(container_of(l, struct tmem_tenant, link));
+	return held;
+}
+
+/*
+ * What the tenants hold or may still claim by their reservations.  Beside
+ * @except, which is counted by what it holds alone.  store->lock held.
+ */
+static uint64_t store_committed(struct tmem_store *store,
+				struct tmem_tenant *except)
+{
+	uint64_t bytes = 0;
+
+	for (struct list *l = store->tenants.next; l != &store->tenants;
+	     l = l->next) {
+		struct tmem_tenant *t =
+			container_of(l, struct tmem_tenant, link);
+		uint64_t held = tenant_held(t);
+		uint64_t cost = tmem_reservation_cost(t->reserved);
+
+		bytes += t == except ? held : MAX(held, cost);
+	}
+	return bytes;
+}
+
+static uint64_t store_reserved(struct tmem_store *store,
+			       struct tmem_tenant *except)
+{
+	uint64_t bytes = 0;
+
+	for (struct list *l = store->tenants.next; l != &store->tenants;
+	     l = l->next) {
+		struct tmem_tenant *t =
+			container_of(l, struct tmem_tenant, link);
+
+		if (t != except)
+			bytes += tmem_reservation_cost(t->reserved);
+	}
+	return bytes;
+}
+
+/* Is there room under the store's and the tenant's limits? */
+static bool limits_allow(struct tmem_tenant *tenant, bool persistent,
+			 uint64_t bytes)
+{
+	struct tmem_store *store = tenant->store;
+	uint64_t max = persistent ? tenant->persistent_max :
+				    tenant->ephemeral_max;
+	uint64_t held = arena_held(persistent ? &tenant->persistent :
+						&tenant->ephemeral);
+	bool allow;
+
+	if (bytes > max || held > max - bytes)
+		return false;
+	pthread_mutex_lock(&store->lock);
+	held = store_committed(store, persistent ? tenant : NULL);
+	allow = bytes <= store->max_bytes && held <= store->max_bytes - bytes;
+	pthread_mutex_unlock(&store->lock);
+	return allow;
+}
+
+/* Make room: what drains, then what is idle, then ephemeral pages. */
+static bool make_room(struct tmem_tenant *tenant, uint64_t bytes)
+{
+	struct tmem_store *store = tenant->store;
+	unsigned int done = store_drain(store, 256);
+
+	done += arena_punch(&tenant->persistent, 64, true);
+	done += arena_punch(&tenant->ephemeral, 64, true);
+	if (!done && arena_evict(&tenant->ephemeral, bytes)) {
+		arena_punch(&tenant->ephemeral, 64, true);
+		done++;
+	}
+	return done;
+}
+
+int store_may_grow(struct tmem_tenant *tenant, bool persistent, uint64_t bytes,
+		   bool guaranteed)
+{
+	struct tmem_store *store = tenant->store;
+	int error = 0;
+
+	for (unsigned int tries = 0; tries < 4; tries++) {
+		error = 0;
+		if (!guaranteed && !limits_allow(tenant, persistent, bytes)) {
+			error = -ENOSPC;
+		} else {
+			uint64_t held;
+
+			pthread_mutex_lock(&store->lock);
+			held = store_held(store);
+			pthread_mutex_unlock(&store->lock);
+			if (!headroom_take(&store->headroom, bytes, held))
+				error = -EBUSY;
+		}
+		if (!error || !make_room(tenant, MAX(bytes, SEGMENT_BYTES)))
+			break;
+	}
+	return error;
+}
+
+void store_note_held(struct tmem_store *store)
+{
+	uint64_t held, peak = atomic_load(&store->held_peak);
+
+	pthread_mutex_lock(&store->lock);
+	held = store_held(store);
+	pthread_mutex_unlock(&store->lock);
+	while (held > peak &&
+	       !atomic_compare_exchange_weak(&store->held_peak, &peak, held))
+		;
+}
+
+int tmem_store_set_max(struct tmem_store *store, uint64_t max_bytes)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&store->lock);
+	if (!max_bytes || max_bytes < store_reserved(store, NULL))
+		error = -EINVAL;
+	else
+		store->max_bytes = max_bytes;
+	pthread_mutex_unlock(&store->lock);
+	if (!error) {
+		uint64_t held;
+
+		pthread_mutex_lock(&store->lock);
+		held = store_held(store);
+		pthread_mutex_unlock(&store->lock);
+		if (held > max_bytes)
+			tmem_shrink(store, held - max_bytes);
+	}
+	return error;
+}
+
+/* ----------------------------------------------------------------- tenant */
+
+static unsigned int drain_locked(struct tmem_store *store, unsigned int max);
+
+uint64_t tenant_held(struct tmem_tenant *tenant)
+{
+	/* The tables of regions are sparse: zeroes that take no memory. */
+	return arena_held(&tenant->persistent) +
+	       arena_held(&tenant->ephemeral) + sizeof(*tenant) -
+	       2 * (sizeof(tenant->persistent.region) +
+		    sizeof(tenant->persistent.segments));
+}
+
+/* store->lock held. */
+static int limits_apply(struct tmem_tenant *tenant,
+			const struct tmem_limits *limits)
+{
+	struct tmem_store *store = tenant->store;
+	uint64_t cost = tmem_reservation_cost(limits->persistent_reserved);
+	uint64_t others = store_reserved(store, tenant);
+
+	if (limits->persistent_max && limits->persistent_max < cost)
+		return -EINVAL;
+	if (cost > store->max_bytes || others > store->max_bytes - cost)
+		return -ENOSPC;
+	tenant->limits = *limits;
+	tenant->reserved = limits->persistent_reserved;
+	tenant->persistent_max = limits->persistent_max ?
+					 limits->persistent_max :
+					 UINT64_MAX;
+	tenant->ephemeral_max = !limits->ephemeral_max ? UINT64_MAX :
+				limits->ephemeral_max == UINT64_MAX ?
+							 0 :
+							 limits->ephemeral_max;
+	return 0;
+}
+
+int tmem_tenant_open(struct tmem_store *store, const char *name,
+		     const struct tmem_limits *limits, struct tmem_tenant **out)
+{
+	struct tmem_tenant *tenant = store_zalloc(store, sizeof(*tenant));
+	int error;
+
+	if (!tenant)
+		return -ENOMEM;
+	tenant->store = store;
+	snprintf(tenant->name, sizeof(tenant->name), "%s", name);
+	tenant->ephemeral.fd = -1;
+	error = arena_init(&tenant->persistent, tenant, true);
+	if (!error)
+		error = arena_init(&tenant->ephemeral, tenant, false);
+	if (error) {
+		arena_destroy(&tenant->persistent);
+		store_free(store, tenant);
+		return error;
+	}
+	pthread_mutex_init(&tenant->lock, NULL);
+	pthread_rwlock_wrlock(&store->tenants_lock);
+	pthread_mutex_lock(&store->lock);
+	error = limits_apply(tenant, limits);
+	if (!error)
+		list_add_tail(&store->tenants, &tenant->link);
+	pthread_mutex_unlock(&store->lock);
+	pthread_rwlock_unlock(&store->tenants_lock);
+	if (error) {
+		arena_destroy(&tenant->persistent);
+		arena_destroy(&tenant->ephemeral);
+		pthread_mutex_destroy(&tenant->lock);
+		store_free(store, tenant);
+		return error;
+	}
+	*out = tenant;
+	return 0;
+}
+
+void tmem_tenant_drop(struct tmem_tenant *tenant)
+{
+	struct tmem_store *store;
+
+	if (!tenant)
+		return;
+	store = tenant->store;
+	tmem_tenant_reset(tenant);
+	while (store_drain(store, 4096))
+		;
+	/* Whoever still has a pool of it in hand is waited for. */
+	pthread_rwlock_wrlock(&store->tenants_lock);
+	while (drain_locked(store, 4096))
+		;
+	pthread_mutex_lock(&store->lock);
+	list_del(&tenant->link);
+	pthread_mutex_unlock(&store->lock);
+	pthread_rwlock_unlock(&store->tenants_lock);
+	arena_destroy(&tenant->persistent);
+	arena_destroy(&tenant->ephemeral);
+	pthread_mutex_destroy(&tenant->lock);
+	store_free(store, tenant);
+}
+
+int tmem_tenant_set_limits(struct tmem_tenant *tenant,
+			   const struct tmem_limits *limits)
+{
+	struct tmem_store *store = tenant->store;
+	uint64_t held = arena_held(&tenant->ephemeral), max;
+	int error;
+
+	pthread_mutex_lock(&store->lock);
+	error = limits_apply(tenant, limits);
+	pthread_mutex_unlock(&store->lock);
+	max = tenant->ephemeral_max;
+	if (!error && held > max) {
+		arena_evict(&tenant->ephemeral, held - max);
+		arena_punch(&tenant->ephemeral, UINT32_MAX, true);
+	}
+	return error;
+}
+
+void tmem_tenant_get_limits(struct tmem_tenant *tenant,
+			    struct tmem_limits *limits)
+{
+	struct tmem_store *store = tenant->store;
+
+	pthread_mutex_lock(&store->lock);
+	limits->persistent_reserved = tenant->reserved;
+	limits->persistent_max = MIN(tenant->persistent_max, store->max_bytes);
+	limits->ephemeral_max = MIN(tenant->ephemeral_max, store->max_bytes);
+	pthread_mutex_unlock(&store->lock);
+}
+
+void tmem_tenant_freeze(struct tmem_tenant *tenant, bool frozen)
+{
+	atomic_store(&tenant->frozen, frozen);
+}
+
+bool tmem_tenant_frozen(struct tmem_tenant *tenant)
+{
+	return atomic_load(&tenant->frozen);
+}
+
+unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant)
+{
+	struct tmem_store *store = tenant->store;
+	uint64_t committed, max, held = arena_held(&tenant->persistent);
+
+	if (atomic_load(&store->headroom.short_of))
+		return 3;
+	if (atomic_load(&tenant->refused))
+		return 2;
+	pthread_mutex_lock(&store->lock);
+	committed = store_committed(store, tenant);
+	max = store->max_bytes;
+	pthread_mutex_unlock(&store->lock);
+	return committed > max - max / 8 ||
+	       held / 7 > tenant->persistent_max / 8;
+}
+
+/* ------------------------------------------------------------------- pool */
+
+static int pool_new(struct tmem_tenant *tenant, uint32_t id,
+		    const struct tmem_pool_params *params,
+		    struct tmem_pool **out)
+{
+	struct tmem_pool *pool = store_zalloc(tenant->store, sizeof(*pool));
+
+	if (!pool)
+		return -ENOMEM;
+	pool->tenant = tenant;
+	pool->id = id;
+	pool->params = *params;
+	pool->page_size = 1u << params->page_shift;
+	pool->arena = params->flags & TMEM_POOL_PERSISTENT ?
+			      &tenant->persistent :
+			      &tenant->ephemeral;
+	pool->refs = 1;
+	list_init(&pool->link);
+	if (pool_index_init(pool)) {
+		store_free(tenant->store, pool);
+		return -ENOMEM;
+	}
+	*out = pool;
+	return 0;
+}
+
+static void pool_free(struct tmem_pool *pool)
+{
+	struct tmem_store *store = pool->tenant->store;
+
+	pool_index_destroy(pool);
+	store_free(store, pool);
+}
+
+int tmem_pool_create(struct tmem_tenant *tenant, uint32_t id,
+		     const struct tmem_pool_params *params, uint64_t *held)
+{
+	struct tmem_pool *pool, *fresh;
+	int error;
+
+	if (id >= TMEM_MAX_POOLS || params->flags & ~TMEM_POOL_PERSISTENT ||
+	    params->page_shift < TMEM_PAGE_SHIFT_MIN ||
+	    params->page_shift > TMEM_PAGE_SHIFT_MAX)
+		return -EINVAL;
+	error = pool_new(tenant, id, params, &fresh);
+	if (error)
+		return error;
+	pthread_mutex_lock(&tenant->lock);
+	pool = tenant->pool[id];
+	if (!pool)
+		pool = tenant->pool[id] = fresh;
+	if (pool->params.flags != params->flags ||
+	    pool->params.page_shift != params->page_shift)
+		error = -EEXIST;
+	else if (held)
+		*held = atomic_load(&pool->count.pages);
+	pthread_mutex_unlock(&tenant->lock);
+	if (pool != fresh)
+		pool_free(fresh);
+	return error;
+}
+
+struct tmem_pool *pool_get(struct tmem_tenant *tenant, uint32_t id)
+{
+	struct tmem_pool *pool = NULL;
+
+	if (id >= TMEM_MAX_POOLS)
+		return NULL;
+	pthread_mutex_lock(&tenant->lock);
+	pool = tenant->pool[id];
+	if (pool)
+		pool->refs++;
+	pthread_mutex_unlock(&tenant->lock);
+	return pool;
+}
+
+static void counters_move(struct pool_counters *to, struct pool_counters *from)
+{
+#define MOVE(field) atomic_fetch_add(&to->field, atomic_load(&from->field))
+	MOVE(puts);
+	MOVE(refused_limit);
+	MOVE(refused_memory);
+	MOVE(refused_headroom);
+	MOVE(gets);
+	MOVE(misses);
+	MOVE(io_errors);
+	MOVE(flushes);
+	MOVE(evictions);
+#undef MOVE
+}
+
+/*
+ * The pool is dead and the last op has left it: from here on its pages drain
+ * and are nobody's.  tenant->lock held; the pool may be gone when this returns.
+ */
+static void pool_settle(struct tmem_pool *pool)
+{
+	struct tmem_tenant *tenant = pool->tenant;
+	struct tmem_store *store = tenant->store;
+	uint64_t pages;
+
+	pthread_mutex_lock(&pool->arena->lock);
+	pool->settled = true;
+	pages = atomic_load(&pool->count.pages);
+	atomic_fetch_sub(pool->arena->persistent ? &tenant->persistent_raw :
+						   &tenant->ephemeral_raw,
+			 pages * pool->page_size);
+	atomic_fetch_add(&store->draining_pages, pages);
+	pthread_mutex_unlock(&pool->arena->lock);
+	counters_move(&tenant->past, &pool->count);
+	pthread_mutex_lock(&store->lock);
+	list_add_tail(&store->dead, &pool->link);
+	pthread_mutex_unlock(&store->lock);
+}
+
+void pool_put(struct tmem_pool *pool)
+{
+	struct tmem_tenant *tenant = pool->tenant;
+
+	pthread_mutex_lock(&tenant->lock);
+	if (--pool->refs == 0)
+		pool_settle(pool);
+	pthread_mutex_unlock(&tenant->lock);
+}
+
+/* tenant->lock held. */
+static void pool_end(struct tmem_tenant *tenant, uint32_t id)
+{
+	struct tmem_pool *pool = tenant->pool[id];
+
+	tenant->pool[id] = NULL;
+	atomic_store(&pool->dead, true);
+	if (--pool->refs == 0)
+		pool_settle(pool);
+}
+
+int tmem_pool_destroy(struct tmem_tenant *tenant, uint32_t id)
+{
+	int error = -ENOENT;
+
+	if (id >= TMEM_MAX_POOLS)
+		return -ENOENT;
+	pthread_mutex_lock(&tenant->lock);
+	if (tenant->pool[id]) {
+		pool_end(tenant, id);
+		error = 0;
+	}
+	pthread_mutex_unlock(&tenant->lock);
+	return error;
+}
+
+void tmem_tenant_reset(struct tmem_tenant *tenant)
+{
+	pthread_mutex_lock(&tenant->lock);
+	for (uint32_t id = 0; id < TMEM_MAX_POOLS; id++)
+		if (tenant->pool[id])
+			pool_end(tenant, id);
+	pthread_mutex_unlock(&tenant->lock);
+}
+
+int tmem_pool_query(struct tmem_tenant *tenant, uint32_t id,
+		    struct tmem_pool_params *params)
+{
+	struct tmem_pool *pool = pool_get(tenant, id);
+
+	if (!pool)
+		return -ENOENT;
+	*params = pool->params;
+	pool_put(pool);
+	return 0;
+}
+
+/* ------------------------------------------------------------- background */
+
+/* tenants_lock held: no tenant goes while a pool of its drains. */
+static unsigned int drain_locked(struct tmem_store *store, unsigned int max)
+{
+	unsigned int done = 0;
+
+	while (done < max) {
+		struct tmem_pool *pool = NULL;
+		unsigned int visited;
+
+		/* Off the list while it is drained: one drainer a pool. */
+		pthread_mutex_lock(&store->lock);
+		if (!list_empty(&store->dead)) {
+			pool = container_of(store->dead.next, struct tmem_pool,
+					    link);
+			list_del(&pool->link);
+		}
+		pthread_mutex_unlock(&store->lock);
+		if (!pool)
+			break;
+		visited = pool_drain(pool, max - done);
+		done += visited + 1;
+		if (done <= max) {
+			pool_free(pool);
+			continue;
+		}
+		pthread_mutex_lock(&store->lock);
+		list_add_tail(&store->dead, &pool->link);
+		pthread_mutex_unlock(&store->lock);
+	}
+	return done;
+}
+
+unsigned int store_drain(struct tmem_store *store, unsigned int max)
+{
+	unsigned int done;
+
+	pthread_rwlock_rdlock(&store->tenants_lock);
+	done = drain_locked(store, max);
+	pthread_rwlock_unlock(&store->tenants_lock);
+	return done;
+}
+
+/* Call @work for every tenant until @max is used up. */
+static unsigned int each_tenant(struct tmem_store *store, unsigned int max,
+				unsigned int (*work)(struct tmem_tenant *t,
+						     unsigned int max))
+{
+	unsigned int done = 0;
+
+	pthread_rwlock_rdlock(&store->tenants_lock);
+	for (struct list *l = store->tenants.next;
+	     l != &store->tenants && done < max; l = l->next)
+		done += work(container_of(l, struct tmem_tenant, link),
+			     max - done);
+	pthread_rwlock_unlock(&store->tenants_lock);
+	return done;
+}
+
+static unsigned int tenant_step(struct tmem_tenant *tenant, unsigned int max)
+{
+	unsigned int done = 0;
+
+	for (uint32_t id = 0; id < TMEM_MAX_POOLS; id++) {
+		struct tmem_pool *pool;
+
+		pool = pool_get(tenant, id);
+		if (!pool)
+			continue;
+		if (atomic_load(&pool->empties)) {
+			pool_prune(pool);
+			done++;
+		}
+		if (done < max)
+			done += pool_drain_detached(pool, max - done);
+		pool_put(pool);
+	}
+	if (done < max)
+		done += arena_compact(&tenant->persistent, max - done);
+	if (done < max)
+		done += arena_compact(&tenant->ephemeral, max - done);
+	if (done < max)
+		done += arena_punch(&tenant->persistent, max - done, false);
+	if (done < max)
+		done += arena_punch(&tenant->ephemeral, max - done, false);
+	/* Puts were refused; are they still?  The next one tells. */
+	atomic_store(&tenant->refused, 0);
+	return done;
+}
+
+unsigned int tmem_step(struct tmem_store *store, unsigned int pages)
+{
+	unsigned int done = store_drain(store, pages);
+
+	if (done < pages)
+		done += each_tenant(store, pages - done, tenant_step);
+	return done;
+}
+
+static unsigned int tenant_release(struct tmem_tenant *tenant, unsigned int max)
+{
+	return arena_punch(&tenant->persistent, max, true) +
+	       arena_punch(&tenant->ephemeral, max, true);
+}
+
+static unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max)
+{
+	return arena_evict(&tenant->ephemeral, (uint64_t)max * ARENA_PAGE) /
+	       ARENA_PAGE;
+}
+
+uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)
+{
+	unsigned int pages = MIN(bytes / ARENA_PAGE + 1, UINT32_MAX / 2);
+	unsigned int done = 0;
+
+	store_drain(store, pages);
+	done = each_tenant(store, pages, tenant_release);
+	while (done < pages && each_tenant(store, pages - done, tenant_evict))
+		done += each_tenant(store, UINT32_MAX / 2, tenant_release);
+	return (uint64_t)done * ARENA_PAGE;
+}
+
+/* ------------------------------------------------------------------ stats */
+
+static void stats_add(struct tmem_stats *stats, struct pool_counters *count,
+		      const struct tmem_pool *pool)
+{
+	if (pool) {
+		uint64_t pages = atomic_load(&count->pages);
+
+		if (pool->arena->persistent) {
+			stats->persistent_pages += pages;
+			stats->persistent_raw_bytes += pages * pool->page_size;
+		} else {
+			stats->ephemeral_pages += pages;
+			stats->ephemeral_raw_bytes += pages * pool->page_size;
+		}
+		stats->stored_bytes += atomic_load(&count->stored_bytes);
+		stats->same_filled_pages += atomic_load(&count->same_filled);
+		stats->raw_pages += atomic_load(&count->raw);
+	}
+	stats->puts += atomic_load(&count->puts);
+	stats->puts_refused_limit += atomic_load(&count->refused_limit);
+	stats->puts_refused_memory += atomic_load(&count->refused_memory);
+	stats->puts_refused_headroom += atomic_load(&count->refused_headroom);
+	stats->gets += atomic_load(&count->gets);
+	stats->misses += atomic_load(&count->misses);
+	stats->io_errors += atomic_load(&count->io_errors);
+	stats->flushes += atomic_load(&count->flushes);
+	stats->evictions += atomic_load(&count->evictions);
+}
+
+static void tenant_stats_add(struct tmem_tenant *tenant,
+			     struct tmem_stats *stats)
+{
+	pthread_mutex_lock(&tenant->lock);
+	stats_add(stats, &tenant->past, NULL);
+	for (uint32_t id = 0; id < TMEM_MAX_POOLS; id++)
+		if (tenant->pool[id])
+			stats_add(stats, &tenant->pool[id]->count,
+				  tenant->pool[id]);
+	pthread_mutex_unlock(&tenant->lock);
+	stats->held_bytes += tenant_held(tenant);
+}
+
+void tmem_tenant_stats(struct tmem_tenant *tenant, struct tmem_stats *stats)
+{
+	memset(stats, 0, sizeof(*stats));
+	tenant_stats_add(tenant, stats);
+	stats->held_peak_bytes = atomic_load(&tenant->store->held_peak);
+	stats->draining_pages = atomic_load(&tenant->store->draining_pages);
+}
+
+void tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats)
+{
+	memset(stats, 0, sizeof(*stats));
+	pthread_rwlock_rdlock(&store->tenants_lock);
+	for (struct list *l = store->tenants.next; l != &store->tenants;
+	     l = l->next)
+		tenant_stats_add(container_of(l, struct tmem_tenant, link),
+				 stats);
+	pthread_rwlock_unlock(&store->tenants_lock);
+	stats->held_bytes += sizeof(*store);
+	stats->held_peak_bytes = atomic_load(&store->held_peak);
+	stats->draining_pages = atomic_load(&store->draining_pages);
+}
+
+int tmem_pool_stats(struct tmem_tenant *tenant, uint32_t id,
+		    struct tmem_stats *stats)
+{
+	struct tmem_pool *pool = pool_get(tenant, id);
+
+	if (!pool)
+		return -ENOENT;
+	memset(stats, 0, sizeof(*stats));
+	stats_add(stats, &pool->count, pool);
+	stats->held_bytes = stats->stored_bytes;
+	pool_put(pool);
+	return 0;
+}
+
+/* ------------------------------------------------------------------ check */
+
+static int tenant_check(struct tmem_tenant *tenant, char *message, size_t size)
+{
+	uint64_t raw[2] = { 0, 0 };
+	int error = 0;
+
+	for (uint32_t id = 0; id < TMEM_MAX_POOLS && !error; id++) {
+		struct tmem_pool *pool = tenant->pool[id];
+
+		if (!pool)
+			continue;
+		error = index_check(pool, message, size);
+		raw[pool->arena->persistent] +=
+			atomic_load(&pool->count.pages) * pool->page_size;
+	}
+	if (!error && (raw[1] != atomic_load(&tenant->persistent_raw) ||
+		       raw[0] != atomic_load(&tenant->ephemeral_raw))) {
+		snprintf(message, size, "tenant: %ju + %ju raw bytes found, %ju + %ju counted",
+			 (uintmax_t)raw[1], (uintmax_t)raw[0],
+			 (uintmax_t)atomic_load(&tenant->persistent_raw),
+			 (uintmax_t)atomic_load(&tenant->ephemeral_raw));
+		error = -EUCLEAN;
+	}
+	if (!error)
+		error = arena_check(&tenant->persistent, message, size);
+	if (!error)
+		error = arena_check(&tenant->ephemeral, message, size);
+	return error;
+}
+
+int tmem_check(struct tmem_store *store, char *message, size_t size)
+{
+	int error = 0;
+
+	/* Steps and drains change structures under tenants_lock. */
+	pthread_rwlock_wrlock(&store->tenants_lock);
+	pthread_rwlock_wrlock(&store->quiesce);
+	for (struct list *l = store->tenants.next;
+	     l != &store->tenants && !error; l = l->next)
+		error = tenant_check(container_of(l, struct tmem_tenant, link),
+				     message, size);
+	pthread_rwlock_unlock(&store->quiesce);
+	pthread_rwlock_unlock(&store->tenants_lock);
+	return error;
+}

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What tests of the store share: a store with one tenant, pages that a seed
+ * makes, ops in one line, and memory that fails on demand.
+ */
+#ifndef STORE_FIXTURE_H
+#define STORE_FIXTURE_H
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <cmocka.h>
+
+#include "tmem/tmem.h"
+
+#define PAGE 4096u
+#define MIB (1024ull * 1024)
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+
+/* ------------------------------------------------- memory that fails */
+
+struct failing_memory {
+	atomic_long calls;   /* so far */
+	atomic_long fail_at; /* this call fails, and later ones too; 0: none */
+	atomic_bool only_fallocate;
+	atomic_long live; /* allocations that were not freed */
+};
+
+static inline bool memory_fails(struct failing_memory *m, bool is_fallocate)
+{
+	if (atomic_load(&m->only_fallocate) && !is_fallocate)
+		return false;
+	return atomic_fetch_add(&m->calls, 1) + 1 >=
+		       (atomic_load(&m->fail_at) ?: INT64_MAX);
+}
+
+static inline void *failing_zalloc(void *opaque, size_t size)
+{
+	struct failing_memory *m = opaque;
+	void *ptr = memory_fails(m, false) ? NULL : calloc(1, size);
+
+	if (ptr)
+		atomic_fetch_add(&m->live, 1);
+	return ptr;
+}
+
+static inline void failing_free(void *opaque, void *ptr)
+{
+	struct failing_memory *m = opaque;
+
+	if (ptr)
+		atomic_fetch_sub(&m->live, 1);
+	free(ptr);
+}
+
+static inline int failing_fallocate(void *opaque, int fd, int mode,
+				    uint64_t offset, uint64_t length)
+{
+	if (memory_fails(opaque, true))
+		return -ENOSPC;
+	return fallocate(fd, mode, offset, length) ? -errno : 0;
+}
+
+static const struct tmem_memory_ops failing_ops = {
+	.alloc = failing_zalloc,
+	.zalloc = failing_zalloc,
+	.free = failing_free,
+	.fallocate = failing_fallocate,
+};
+
+/* -------------------------------------------------------------- pages */
+
+static inline uint64_t mix(uint64_t x)
+{
+	x += 0x9e3779b97f4a7c15ull;
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+	return x ^ x >> 31;
+}
+
+/*
+ * The page that @seed makes.  Its low two bits choose the kind: same-filled,
+ * well compressible, hardly compressible, incompressible.
+ */
+static inline void make_page(void *page, uint64_t seed, size_t size)
+{
+	uint64_t *word = page;
+	unsigned int random = (seed & 3) * size / 8 / 3;
+
+	for (size_t i = 0; i < size / 8; i++)
+		word[i] = i < random ? mix(seed * 1000003 + i) :
+				       (seed & 3 ? seed * 0x0101 : 0x4141414141414141ull);
+}
+
+/* ------------------------------------------------------------ fixture */
+
+struct fixture {
+	struct tmem_store *store;
+	struct tmem_tenant *tenant;
+	struct tmem_ctx *ctx;
+	struct failing_memory memory;
+};
+
+static inline void fixture_open(struct fixture *f, uint64_t max_bytes,
+				uint64_t reserved)
+{
+	struct tmem_store_config config = {
+		.size = sizeof(config),
+		.max_bytes = max_bytes,
+		.cgroup_headroom = UINT64_MAX,
+		.host_headroom = UINT64_MAX,
+		.memory = &failing_ops,
+		.memory_opaque = &f->memory,
+	};
+	struct tmem_limits limits = { .persistent_reserved = reserved };
+
+	memset(f, 0, sizeof(*f));
+	assert_int_equal(tmem_store_create(&config, &f->store), 0);
+	assert_int_equal(tmem_tenant_open(f->store, "test", &limits,
+					  &f->tenant), 0);
+	assert_int_equal(tmem_ctx_create(f->store, &f->ctx), 0);
+}
+
+static inline void fixture_check(struct fixture *f)
+{
+	char message[200];
+
+	if (tmem_check(f->store, message, sizeof(message)))
+		fail_msg("tmem_check: %s", message);
+}
+
+static inline void fixture_close(struct fixture *f)
+{
+	fixture_check(f);
+	tmem_ctx_destroy(f->ctx);
+	tmem_tenant_drop(f->tenant);
+	tmem_store_destroy(f->store);
+	assert_int_equal(atomic_load(&f->memory.live), 0);
+}
+
+static inline void pool_open(struct fixture *f, uint32_t id, uint32_t flags)
+{
+	struct tmem_pool_params params = { flags, 12 };
+
+	assert_int_equal(tmem_pool_create(f->tenant, id, &params, NULL), 0);
+}
+
+/* One op; the result of tmem_submit(). */
+static inline int run(struct fixture *f, struct tmem_ctx *ctx, uint16_t verb,
+		      uint32_t pool, uint64_t object, uint64_t index,
+		      uint64_t count, void *data, struct tmem_page *page,
+		      uint64_t *done)
+{
+	struct iovec iov = { data, data ? count * PAGE : 0 };
+	struct tmem_op op = {
+		.verb = verb,
+		.pool = pool,
+		.index = index,
+		.count = count,
+		.iov = &iov,
+		.iovcnt = 1,
+		.page = page,
+	};
+	int error;
+
+	memcpy(op.object, &object, sizeof(object));
+	error = tmem_submit(ctx, f->tenant, &op);
+	tmem_retire(ctx, &op);
+	if (done)
+		*done = op.done;
+	return error;
+}
+
+/* One page by seed: its enum tmem_page_status. */
+static inline int put(struct fixture *f, uint32_t pool, uint64_t object,
+		      uint64_t index, uint64_t seed)
+{
+	uint64_t data[PAGE / 8];
+	struct tmem_page page = { 0xff, 0 };
+
+	make_page(data, seed, PAGE);
+	assert_int_equal(run(f, f->ctx, TMEM_PUT, pool, object, index, 1, data,
+			     &page, NULL), 0);
+	return page.status;
+}
+
+/* Reads a page: its status; if OK it must be the page of @seed. */
+static inline int get(struct fixture *f, uint32_t pool, uint64_t object,
+		      uint64_t index, uint64_t seed)
+{
+	uint64_t data[PAGE / 8], expected[PAGE / 8];
+	struct tmem_page page = { 0xff, 0 };
+
+	memset(data, 0xa5, sizeof(data));
+	assert_int_equal(run(f, f->ctx, TMEM_GET, pool, object, index, 1, data,
+			     &page, NULL), 0);
+	if (page.status == TMEM_PAGE_OK) {
+		make_page(expected, seed, PAGE);
+		assert_memory_equal(data, expected, PAGE);
+	} else {
+		memset(expected, 0xa5, PAGE);
+		assert_memory_equal(data, expected, PAGE);
+	}
+	return page.status;
+}
+
+static inline void flush(struct fixture *f, uint32_t pool, uint64_t object,
+			 uint64_t index, uint64_t count)
+{
+	while (count) {
+		uint64_t done;
+
+		assert_int_equal(run(f, f->ctx, TMEM_FLUSH, pool, object, index,
+				     count, NULL, NULL, &done), 0);
+		assert_true(done > 0 && done <= count);
+		index += done;
+		count -= done;
+	}
+}
+
+#endif /* STORE_FIXTURE_H */
