@@ -542,6 +542,8 @@ static int op_check(const struct tmem_op *op, const struct tmem_pool *pool)
 		return 0;
 	if (op->flags & TMEM_GET_EXCLUSIVE && pool->arena->persistent)
 		return -EINVAL;
+	if (transfer && op->page_size != pool->page_size)
+		return -EINVAL;
 	if (transfer && !enough_memory(op, op->count * pool->page_size))
 		return -EINVAL;
 	return 0;

@@ -299,6 +299,9 @@ struct tmem_op {
 	 * index + count may be 2^64 but not exceed it.
 	 */
 	uint64_t count;
+	/* Put, get: what the caller takes for the pool's page size; others'
+	 * pools may come and go meanwhile.  -EINVAL if it is another. */
+	uint32_t page_size;
 
 	/*
 	 * Put, get: count x page size bytes of guest memory, from @skip bytes

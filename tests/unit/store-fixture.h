@@ -167,6 +167,7 @@ static inline int run(struct fixture *f, struct tmem_ctx *ctx, uint16_t verb,
 		.iov = &iov,
 		.iovcnt = 1,
 		.page = page,
+		.page_size = PAGE,
 	};
 	int error;
 

@@ -375,6 +375,7 @@ static void exclusive_get(void **state)
 		.iov = &iov,
 		.iovcnt = 1,
 		.page = &page,
+		.page_size = PAGE,
 	};
 	struct fixture f;
 
@@ -467,6 +468,7 @@ static void iovec_boundaries_mean_nothing(void **state)
 		for (uint64_t round = 0; round < 40; round++) {
 			struct tmem_op op = { .verb = TMEM_PUT, .count = 3,
 					      .page = page, .iov = iov,
+					      .page_size = size,
 					      .skip = mix(round) % 60 };
 			size_t at = 0, whole = total + op.skip;
 			unsigned int n = 0;
