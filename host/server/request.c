@@ -164,7 +164,7 @@ static uint32_t fill_gaps(struct tmem_server_request *rq)
 {
 	const struct tmem_op *op = &rq->tmem;
 	struct iov_pos pos = { op->iov, op->iovcnt, op->skip };
-	size_t size = (size_t)1 << op->page_shift;
+	size_t size = op->page_size;
 	uint64_t found = op->count;
 
 	while (found && op->page[found - 1].status != TMEM_PAGE_OK)
@@ -297,7 +297,7 @@ static int run_prepare(const struct request *r, struct tmem_op *op)
 		  : iov_at(r->rq->in, r->rq->in_num, head);
 	op->verb = put ? TMEM_PUT : TMEM_GET;
 	op->flags = r->flags ? TMEM_GET_EXCLUSIVE : 0;
-	op->page_shift = params.page_shift;
+	op->page_size = 1u << params.page_shift;
 	op->iov = pos.iov;
 	op->iovcnt = pos.num;
 	op->skip = pos.skip;

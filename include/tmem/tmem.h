@@ -287,11 +287,6 @@ struct tmem_op {
 	uint16_t verb;	/* enum tmem_verb */
 	uint16_t flags; /* TMEM_GET_* */
 	uint32_t pool;
-	/*
-	 * log2 of the page size that iov was cut for: -EINVAL if it is not (or
-	 * no longer) the pool's.  0: do not compare.
-	 */
-	uint32_t page_shift;
 	uint8_t object[TMEM_OBJECT_SIZE];
 	uint64_t index;
 	/*
@@ -299,8 +294,10 @@ struct tmem_op {
 	 * index + count may be 2^64 but not exceed it.
 	 */
 	uint64_t count;
-	/* Put, get: what the caller takes for the pool's page size; others'
-	 * pools may come and go meanwhile.  -EINVAL if it is another. */
+	/*
+	 * Put, get: the page size that iov was cut for.  -EINVAL if it is not,
+	 * or no longer, the pool's.
+	 */
 	uint32_t page_size;
 
 	/*

@@ -2,7 +2,7 @@
 #include <fcntl.h>
 #include "test-server-fixture.h"
 
-#define RESP sizeof(struct virtio_tmem_resp)
+#define RESP	   sizeof(struct virtio_tmem_resp)
 #define MAX_PIECES 4096
 
 /* ------------------------------------------------------------------ device */
@@ -11,8 +11,8 @@ static bool fault_now(struct faults *faults)
 {
 	uint64_t call = __atomic_add_fetch(&faults->calls, 1, __ATOMIC_RELAXED);
 
-	return faults->fail_at && (faults->fail_all ? call >= faults->fail_at :
-						      call == faults->fail_at);
+	return faults->fail_at && (faults->fail_all ? call >= faults->fail_at
+						    : call == faults->fail_at);
 }
 
 static void *fault_alloc(void *opaque, size_t size)
@@ -367,11 +367,13 @@ unsigned int req_status(struct vm *vm, unsigned int queue,
 			const struct req *req)
 {
 	struct reply reply = { 0 };
+	unsigned int status;
 
 	req_send(vm, queue, req, sizeof(struct virtio_tmem_pool_stats), &reply);
 	MUST(reply.rc == 0);
+	status = reply.status;
 	reply_free(&reply);
-	return reply.rc ? ~0u : reply.status;
+	return status;
 }
 
 void put_pages(struct vm *vm, unsigned int queue, const struct req *key,
@@ -410,8 +412,9 @@ const uint8_t *get_data(const struct reply *reply, unsigned int count)
 unsigned int put_one(struct vm *vm, uint32_t pool, uint64_t object,
 		     uint64_t index, uint64_t seed)
 {
-	struct req key = { .pool = pool, .object = object, .index = index,
-			   .count = 1 };
+	struct req key = {
+		.pool = pool, .object = object, .index = index, .count = 1
+	};
 	struct reply reply = { 0 };
 	uint8_t page[PAGE];
 	unsigned int status;
@@ -428,8 +431,9 @@ unsigned int put_one(struct vm *vm, uint32_t pool, uint64_t object,
 unsigned int get_one(struct vm *vm, uint32_t pool, uint64_t object,
 		     uint64_t index, uint64_t seed)
 {
-	struct req key = { .pool = pool, .object = object, .index = index,
-			   .count = 1 };
+	struct req key = {
+		.pool = pool, .object = object, .index = index, .count = 1
+	};
 	struct reply reply = { 0 };
 	uint8_t page[PAGE];
 	unsigned int status;

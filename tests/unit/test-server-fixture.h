@@ -25,16 +25,16 @@
 #include "tmem-server.h"
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define MIB (1024ull * 1024)
-#define PAGE 4096u
-#define SHIFT 12
-#define VM_QUEUES 4
-#define FAST 0 /* the first queue of the default VM; the others are bulk */
-#define BULK 1
-#define ALL_FEATURES 0xffffffu
+#define MIB	      (1024ull * 1024)
+#define PAGE	      4096u
+#define SHIFT	      12
+#define VM_QUEUES     4
+#define FAST	      0 /* the first queue of the default VM; the others are bulk */
+#define BULK	      1
+#define ALL_FEATURES  0xffffffu
 /* Pools of the default VM, made by vm_pools(). */
 #define PERSISTENT 0
-#define EPHEMERAL 1
+#define EPHEMERAL  1
 
 /* ------------------------------------------------------------------ device */
 
@@ -91,7 +91,7 @@ struct reply {
 	uint16_t status;
 	uint32_t generation;
 	uint64_t done;
-	uint8_t *in; /* all in_len bytes */
+	uint8_t *in;	     /* all in_len bytes */
 	const uint8_t *data; /* after the header */
 };
 
@@ -152,13 +152,13 @@ void page_fill(uint8_t *page, size_t size, uint64_t seed);
 #define SEED_RANDOM(n) ((n)*4 + 2) /* an incompressible one */
 
 /* Like assert_true(), for helpers that threads use as well. */
-#define MUST(cond)                                                       \
-	do {                                                             \
-		if (!(cond)) {                                           \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__,         \
-				__LINE__, #cond);                        \
-			abort();                                         \
-		}                                                        \
+#define MUST(cond)                                                             \
+	do {                                                                   \
+		if (!(cond)) {                                                 \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__,     \
+				#cond);                                        \
+			abort();                                               \
+		}                                                              \
 	} while (0)
 
 #endif /* TEST_SERVER_FIXTURE_H */
