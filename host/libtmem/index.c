@@ -181,7 +181,11 @@ void object_put(struct tmem_object *object)
 
 	pthread_mutex_lock(&pool->lock);
 	/* Without pins nobody holds or waits for object->lock. */
-	if (--object->pins == 0 && !object->leaves) {
+	if (--object->pins == 0 && object->leaves && object->detached) {
+		/* A put that found it before it was detached came after all. */
+		object->pins++;
+		list_add_tail(&pool->detached, &object->link);
+	} else if (!object->pins && !object->leaves) {
 		list_del(&object->link);
 		if (!object->detached)
 			pool->num_objects--;
