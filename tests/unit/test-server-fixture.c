@@ -248,19 +248,21 @@ static void scatter_free(struct scatter *s)
 
 /* --------------------------------------------------------------- requests */
 
-void req_encode(const struct req *req, struct virtio_tmem_req *wire)
+void req_encode(const struct req *req, void *wire)
 {
-	*wire = (struct virtio_tmem_req){
+	struct virtio_tmem_req encoded = {
 		.op = htole16(req->op),
 		.flags = htole16(req->flags),
 		.pool = htole32(req->pool),
 		.index = htole64(req->index),
 		.count = htole64(req->count),
 	};
+
 	/* Both ends, so that none is cut off; object 0 is all zeros. */
-	memcpy(wire->object, &req->object, sizeof(req->object));
-	memcpy(wire->object + VIRTIO_TMEM_OBJECT_SIZE - sizeof(req->object),
+	memcpy(encoded.object, &req->object, sizeof(req->object));
+	memcpy(encoded.object + VIRTIO_TMEM_OBJECT_SIZE - sizeof(req->object),
 	       &req->object, sizeof(req->object));
+	memcpy(wire, &encoded, sizeof(encoded));
 }
 
 static void check_reply(const struct msg *msg, uint8_t canary,
@@ -388,7 +390,7 @@ void put_pages(struct vm *vm, unsigned int queue, const struct req *key,
 	struct req req = *key;
 
 	req.op = VIRTIO_TMEM_OP_PUT;
-	req_encode(&req, (struct virtio_tmem_req *)msg.out);
+	req_encode(&req, msg.out);
 	memcpy(msg.out + sizeof(struct virtio_tmem_req), pages, bytes);
 	msg_send(vm, queue, &msg, reply);
 	free(msg.out);

@@ -103,7 +103,8 @@ struct req {
 	uint64_t index, count;
 };
 
-void req_encode(const struct req *req, struct virtio_tmem_req *wire);
+/* Writes a struct virtio_tmem_req, which need not be aligned. */
+void req_encode(const struct req *req, void *wire);
 /*
  * Serve @msg; @reply is freed by reply_free() or the next call.  Safe in
  * threads, as long as nothing is wrong: then it aborts.

@@ -563,7 +563,7 @@ static void page_sizes(void **state)
 		msg.out = malloc(msg.out_len);
 		for (unsigned int i = 0; i < 5; i++)
 			page_fill(msg.out + 64 + i * size, size, i + shift);
-		req_encode(&req, (void *)msg.out);
+		req_encode(&req, msg.out);
 		msg_send(&vm, BULK, &msg, &reply);
 		assert_int_equal(reply.status, OK);
 		assert_int_equal(reply.done, 5);
@@ -853,7 +853,7 @@ static void frozen(void **state)
 	msg.out_len = sizeof(*wire) + PAGE;
 	msg.out = calloc(1, msg.out_len);
 	page_fill(msg.out + sizeof(*wire), PAGE, 3);
-	req_encode(&req, (void *)msg.out);
+	req_encode(&req, msg.out);
 	tmem_server_stats(vm.server, &before);
 	tmem_tenant_freeze(vm.tenant, true);
 	for (unsigned int i = 0; i < 10; i++) {
