@@ -382,8 +382,8 @@ bool headroom_take(struct headroom *headroom, uint64_t bytes,
 
 struct tmem_store {
 	/*
-	 * Outermost of all: for writing to add or drop a tenant, for reading
-	 * to walk them or to drain a pool.
+	 * Outermost but for quiesce: for writing to add or drop a tenant, for
+	 * reading to walk them or to drain a pool.
 	 */
 	pthread_rwlock_t tenants_lock;
 	struct tmem_memory_ops memory;

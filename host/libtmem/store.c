@@ -390,6 +390,11 @@ bool tmem_tenant_frozen(struct tmem_tenant *tenant)
 	return atomic_load(&tenant->frozen);
 }
 
+uint64_t tmem_tenant_persistent_raw(struct tmem_tenant *tenant)
+{
+	return atomic_load(&tenant->persistent_raw);
+}
+
 unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant)
 {
 	struct tmem_store *store = tenant->store;
@@ -818,14 +823,17 @@ int tmem_check(struct tmem_store *store, char *message, size_t size)
 {
 	int error = 0;
 
-	/* Steps and drains change structures under tenants_lock. */
-	pthread_rwlock_wrlock(&store->tenants_lock);
+	/*
+	 * Ops, which may drain while they hold quiesce, then steps and drains
+	 * of others, which change structures under tenants_lock alone.
+	 */
 	pthread_rwlock_wrlock(&store->quiesce);
+	pthread_rwlock_wrlock(&store->tenants_lock);
 	for (struct list *l = store->tenants.next;
 	     l != &store->tenants && !error; l = l->next)
 		error = tenant_check(container_of(l, struct tmem_tenant, link),
 				     message, size);
-	pthread_rwlock_unlock(&store->quiesce);
 	pthread_rwlock_unlock(&store->tenants_lock);
+	pthread_rwlock_unlock(&store->quiesce);
 	return error;
 }

@@ -408,6 +408,9 @@ void tmem_tenant_stats(struct tmem_tenant *tenant, struct tmem_stats *stats);
 int tmem_pool_stats(struct tmem_tenant *tenant, uint32_t pool,
 		    struct tmem_stats *stats);
 
+/* Raw bytes of persistent pages that the tenant holds.  Takes no lock. */
+uint64_t tmem_tenant_persistent_raw(struct tmem_tenant *tenant);
+
 /*
  * How short of memory the tenant is, 0 .. 3, as VIRTIO_TMEM_PRESSURE_*: 0 none;
  * 1 more than 7/8 of a limit is used; 2 puts beyond the reservation are being
