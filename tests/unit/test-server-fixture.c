@@ -1,9 +1,20 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <fcntl.h>
+#include <unistd.h>
 #include "test-server-fixture.h"
 
 #define RESP	   sizeof(struct virtio_tmem_resp)
 #define MAX_PIECES 4096
+
+void must_not(const char *cond, const char *file, int line)
+{
+	if (gettid() == getpid()) {
+		print_error("%s\n", cond);
+		_fail(file, line);
+	}
+	fprintf(stderr, "%s:%d: %s\n", file, line, cond);
+	abort();
+}
 
 /* ------------------------------------------------------------------ device */
 
@@ -52,7 +63,8 @@ static int open_store(struct vm *vm, const struct vm_options *o)
 		.size = sizeof(config),
 		.max_bytes = o->max_bytes ? o->max_bytes : 256 * MIB,
 		.cgroup_headroom = UINT64_MAX,
-		.host_headroom = UINT64_MAX,
+		.host_headroom =
+			o->host_headroom ? o->host_headroom : UINT64_MAX,
 		.memory = o->faults ? &fault_memory : NULL,
 		.memory_opaque = o->faults,
 	};
@@ -123,10 +135,8 @@ void vm_close(struct vm *vm)
 {
 	char message[200] = "";
 
-	if (tmem_check(vm->store, message, sizeof(message))) {
-		fprintf(stderr, "store: %s\n", message);
-		abort();
-	}
+	if (tmem_check(vm->store, message, sizeof(message)))
+		must_not(message, __FILE__, __LINE__);
 	vm_free(vm);
 }
 

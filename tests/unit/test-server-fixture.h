@@ -45,11 +45,12 @@ struct faults {
 	bool fail_all;	  /* and all after it */
 };
 
-/* 0: the default, which is roomy. */
+/* 0: the default, which is roomy and looks at nothing of the host's. */
 struct vm_options {
 	uint64_t max_bytes;
 	uint64_t reserved;
 	uint64_t ephemeral_max;
+	uint64_t host_headroom;
 	uint64_t features; /* offered; all are accepted */
 	uint32_t max_pages;
 	struct faults *faults;
@@ -152,14 +153,12 @@ static inline uint64_t rng_below(uint64_t *state, uint64_t n)
 void page_fill(uint8_t *page, size_t size, uint64_t seed);
 #define SEED_RANDOM(n) ((n)*4 + 2) /* an incompressible one */
 
-/* Like assert_true(), for helpers that threads use as well. */
+/* assert_true() for helpers that threads use as well: there it aborts. */
 #define MUST(cond)                                                             \
 	do {                                                                   \
-		if (!(cond)) {                                                 \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__,     \
-				#cond);                                        \
-			abort();                                               \
-		}                                                              \
+		if (!(cond))                                                   \
+			must_not(#cond, __FILE__, __LINE__);                   \
 	} while (0)
+void must_not(const char *cond, const char *file, int line);
 
 #endif /* TEST_SERVER_FIXTURE_H */

@@ -753,6 +753,56 @@ static void refusals_in_a_run(void **state)
 	reply_free(&reply);
 }
 
+/* The host has no memory to spare: even reserved pages are refused. */
+static void headroom_is_kept(void **state)
+{
+	const struct vm_options options = { .reserved = 16 * MIB,
+					    .host_headroom = 1ull << 60 };
+	struct virtio_tmem_config config;
+	struct tmem_stats stats;
+	uint64_t refused = 0;
+	struct vm v;
+
+	vm_open(&v, &options);
+	vm_pools(&v);
+	for (uint64_t i = 0; i < 2048; i++)
+		refused +=
+			put_one(&v, PERSISTENT, 1, i, SEED_RANDOM(i)) == NOSPC;
+	/* What fits into one allowance may have gone in. */
+	assert_in_range(refused, 1024, 2048);
+	tmem_tenant_stats(v.tenant, &stats);
+	assert_int_equal(stats.puts_refused_headroom, refused);
+	tmem_server_get_config(v.server, &config);
+	assert_int_equal(le32toh(config.pressure),
+			 VIRTIO_TMEM_PRESSURE_CRITICAL);
+	vm_close(&v);
+}
+
+/* Reserved pages go in to the last one, though others want the room. */
+static void reservation_is_kept(void **state)
+{
+	const struct vm_options options = { .max_bytes = 24 * MIB,
+					    .reserved = 8 * MIB };
+	struct vm v, other;
+
+	vm_open(&v, &options);
+	vm_pools(&v);
+	vm_open(&other, &(struct vm_options){ .store = v.store });
+	vm_pools(&other);
+	for (uint64_t i = 0; i < 8192; i++) {
+		put_one(&other, PERSISTENT, 1, i, SEED_RANDOM(i));
+		put_one(&v, EPHEMERAL, 1, i, SEED_RANDOM(i));
+	}
+	for (uint64_t i = 0; i < 8 * MIB / PAGE; i++)
+		assert_int_equal(put_one(&v, PERSISTENT, 1, i, SEED_RANDOM(i)),
+				 OK);
+	for (uint64_t i = 0; i < 8 * MIB / PAGE; i++)
+		assert_int_equal(get_one(&v, PERSISTENT, 1, i, SEED_RANDOM(i)),
+				 OK);
+	vm_close(&other);
+	vm_close(&v);
+}
+
 static void exclusive_get(void **state)
 {
 	struct req key = { .pool = EPHEMERAL,
@@ -992,6 +1042,8 @@ int main(void)
 		TEST(flush_object),
 		TEST_SMALL(refusals),
 		TEST_SMALL(refusals_in_a_run),
+		cmocka_unit_test(headroom_is_kept),
+		cmocka_unit_test(reservation_is_kept),
 		TEST(exclusive_get),
 		TEST(exclusive_get_is_two_steps),
 		TEST(frozen),
