@@ -1,0 +1,501 @@
+/*
+ * Stores for transcendent memory
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/visitor.h"
+#include "qemu/module.h"
+#include "qom/object_interfaces.h"
+#include "hw/boards.h"
+#include "system/tmem-store.h"
+
+struct TmemStore {
+    Object parent_obj;
+
+    /*
+     * NULL until the first device attaches: only then is the size of the
+     * guest's memory known, which the store leaves room for.
+     */
+    struct tmem_store *store;
+    bool complete;
+    bool frozen;
+
+    /* Properties; limits are for each user */
+    uint64_t size;
+    struct tmem_limits limits;
+    bool has_reserved;
+    uint64_t cgroup_headroom;
+    uint64_t host_headroom;
+    bool lock;
+    bool paranoid;
+
+    QLIST_HEAD(, TmemStoreUser) users;
+};
+
+static const char *tmem_store_id(TmemStore *s)
+{
+    const char *id = object_get_canonical_path_component(OBJECT(s));
+
+    return id ?: "(new)";
+}
+
+static unsigned tmem_store_num_users(TmemStore *s)
+{
+    TmemStoreUser *user;
+    unsigned n = 0;
+
+    QLIST_FOREACH(user, &s->users, next) {
+        n++;
+    }
+    return n;
+}
+
+static void tmem_store_notify(TmemStore *s)
+{
+    TmemStoreUser *user;
+
+    QLIST_FOREACH(user, &s->users, next) {
+        user->changed(user);
+    }
+}
+
+/* Do reservations of @reserved bytes for @users devices fit into @size? */
+static bool tmem_store_check_fit(TmemStore *s, uint64_t size,
+                                 uint64_t reserved, unsigned users,
+                                 Error **errp)
+{
+    uint64_t each = tmem_reservation_cost(reserved);
+    uint64_t need;
+
+    if (umul64_overflow(each, users, &need)) {
+        need = UINT64_MAX;
+    }
+    if (need > size) {
+        error_setg(errp, "tmem-store '%s': %s=%" PRIu64 " for %u device%s "
+                   "needs %s=%" PRIu64 " or more, not %" PRIu64
+                   "; at most %s=%" PRIu64 " fits",
+                   tmem_store_id(s), TMEM_STORE_RESERVED_PROP, reserved,
+                   users, users == 1 ? "" : "s", TMEM_STORE_SIZE_PROP, need,
+                   size, TMEM_STORE_RESERVED_PROP,
+                   tmem_reservation_fit(size / users));
+        return false;
+    }
+    return true;
+}
+
+static bool tmem_store_check_size(TmemStore *s, uint64_t size, Error **errp)
+{
+    if (!size) {
+        error_setg(errp, "tmem-store '%s': %s=0: give the bytes of host "
+                   "memory that it may hold, as in %s=1G",
+                   tmem_store_id(s), TMEM_STORE_SIZE_PROP,
+                   TMEM_STORE_SIZE_PROP);
+        return false;
+    }
+    return true;
+}
+
+static void tmem_store_complete(UserCreatable *uc, Error **errp)
+{
+    TmemStore *s = TMEM_STORE(uc);
+
+    if (!tmem_store_check_size(s, s->size, errp)) {
+        return;
+    }
+    if (!s->has_reserved) {
+        s->limits.persistent_reserved = tmem_reservation_fit(s->size);
+    }
+    if (!tmem_store_check_fit(s, s->size, s->limits.persistent_reserved, 1,
+                              errp)) {
+        return;
+    }
+    s->complete = true;
+}
+
+static bool tmem_store_can_be_deleted(UserCreatable *uc)
+{
+    return QLIST_EMPTY(&TMEM_STORE(uc)->users);
+}
+
+static bool tmem_store_open(TmemStore *s, Error **errp)
+{
+    struct tmem_store_config config = {
+        .size = sizeof(config),
+        .flags = (s->lock ? TMEM_STORE_LOCK : 0) |
+                 (s->paranoid ? TMEM_STORE_PARANOID : 0),
+        .max_bytes = s->size,
+        .cgroup_headroom = s->cgroup_headroom,
+        .host_headroom = s->host_headroom,
+        .process_bytes = current_machine->ram_size,
+    };
+    int ret = tmem_store_create(&config, &s->store);
+
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "tmem-store '%s': cannot make a store "
+                         "of %s=%" PRIu64, tmem_store_id(s),
+                         TMEM_STORE_SIZE_PROP, s->size);
+        return false;
+    }
+    return true;
+}
+
+bool tmem_store_attach(TmemStore *s, TmemStoreUser *user, const char *name,
+                       Error **errp)
+{
+    int ret;
+
+    if (!tmem_store_check_fit(s, s->size, s->limits.persistent_reserved,
+                              tmem_store_num_users(s) + 1, errp)) {
+        return false;
+    }
+    if (!s->store && !tmem_store_open(s, errp)) {
+        return false;
+    }
+    ret = tmem_tenant_open(s->store, name, &s->limits, &user->tenant);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "tmem-store '%s': no room for device "
+                         "'%s' with %s=%" PRIu64, tmem_store_id(s), name,
+                         TMEM_STORE_RESERVED_PROP,
+                         s->limits.persistent_reserved);
+        return false;
+    }
+    tmem_tenant_freeze(user->tenant, s->frozen);
+    QLIST_INSERT_HEAD(&s->users, user, next);
+    return true;
+}
+
+void tmem_store_detach(TmemStore *s, TmemStoreUser *user)
+{
+    QLIST_REMOVE(user, next);
+    tmem_tenant_drop(user->tenant);
+    user->tenant = NULL;
+}
+
+struct tmem_store *tmem_store_get(TmemStore *s)
+{
+    return s->store;
+}
+
+void tmem_store_set_defaults(TmemStore *s, uint64_t reserved)
+{
+    s->size = tmem_reservation_cost(reserved);
+    s->limits.persistent_reserved = reserved;
+    s->has_reserved = true;
+}
+
+/* ---------------------------------------------------------- properties */
+
+static uint64_t *tmem_store_size_field(TmemStore *s, const char *name)
+{
+    if (g_str_equal(name, TMEM_STORE_SIZE_PROP)) {
+        return &s->size;
+    } else if (g_str_equal(name, TMEM_STORE_RESERVED_PROP)) {
+        return &s->limits.persistent_reserved;
+    } else if (g_str_equal(name, TMEM_STORE_PERSISTENT_MAX_PROP)) {
+        return &s->limits.persistent_max;
+    } else if (g_str_equal(name, TMEM_STORE_EPHEMERAL_MAX_PROP)) {
+        return &s->limits.ephemeral_max;
+    } else if (g_str_equal(name, TMEM_STORE_CGROUP_HEADROOM_PROP)) {
+        return &s->cgroup_headroom;
+    } else {
+        assert(g_str_equal(name, TMEM_STORE_HOST_HEADROOM_PROP));
+        return &s->host_headroom;
+    }
+}
+
+static void tmem_store_get_size_prop(Object *obj, Visitor *v,
+                                     const char *name, void *opaque,
+                                     Error **errp)
+{
+    uint64_t value = *tmem_store_size_field(TMEM_STORE(obj), name);
+
+    visit_type_size(v, name, &value, errp);
+}
+
+static bool tmem_store_set_total(TmemStore *s, uint64_t size, Error **errp)
+{
+    int ret;
+
+    if (!tmem_store_check_size(s, size, errp) ||
+        !tmem_store_check_fit(s, size, s->limits.persistent_reserved,
+                              MAX(tmem_store_num_users(s), 1), errp)) {
+        return false;
+    }
+    if (s->store) {
+        ret = tmem_store_set_max(s->store, size);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "tmem-store '%s': cannot change "
+                             "%s to %" PRIu64, tmem_store_id(s),
+                             TMEM_STORE_SIZE_PROP, size);
+            return false;
+        }
+    }
+    s->size = size;
+    return true;
+}
+
+/* All users get the new limits, or none does. */
+static bool tmem_store_set_limits(TmemStore *s,
+                                  const struct tmem_limits *limits,
+                                  const char *name, uint64_t value,
+                                  Error **errp)
+{
+    TmemStoreUser *user, *undo;
+    int ret;
+
+    if (!tmem_store_check_fit(s, s->size, limits->persistent_reserved,
+                              MAX(tmem_store_num_users(s), 1), errp)) {
+        return false;
+    }
+    QLIST_FOREACH(user, &s->users, next) {
+        ret = tmem_tenant_set_limits(user->tenant, limits);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "tmem-store '%s': cannot change "
+                             "%s to %" PRIu64, tmem_store_id(s), name, value);
+            QLIST_FOREACH(undo, &s->users, next) {
+                if (undo == user) {
+                    break;
+                }
+                tmem_tenant_set_limits(undo->tenant, &s->limits);
+            }
+            return false;
+        }
+    }
+    s->limits = *limits;
+    return true;
+}
+
+static void tmem_store_set_size_prop(Object *obj, Visitor *v,
+                                     const char *name, void *opaque,
+                                     Error **errp)
+{
+    TmemStore *s = TMEM_STORE(obj);
+    uint64_t *field = tmem_store_size_field(s, name);
+    struct tmem_limits old = s->limits;
+    struct tmem_limits limits;
+    uint64_t value;
+    bool ok;
+
+    if (!visit_type_size(v, name, &value, errp)) {
+        return;
+    }
+    if (!s->complete) {
+        /* Options come in any order: checked when all are known */
+        *field = value;
+        s->has_reserved |= field == &s->limits.persistent_reserved;
+        return;
+    }
+    if (field == &s->size) {
+        ok = tmem_store_set_total(s, value, errp);
+    } else if (field == &s->cgroup_headroom || field == &s->host_headroom) {
+        error_setg(errp, "tmem-store '%s': %s cannot be changed once the "
+                   "store is there", tmem_store_id(s), name);
+        ok = false;
+    } else {
+        *field = value;
+        limits = s->limits;
+        s->limits = old;
+        ok = tmem_store_set_limits(s, &limits, name, value, errp);
+    }
+    if (ok) {
+        tmem_store_notify(s);
+    }
+}
+
+static bool tmem_store_changeable(TmemStore *s, const char *name, Error **errp)
+{
+    if (s->complete) {
+        error_setg(errp, "tmem-store '%s': %s cannot be changed once the "
+                   "store is there", tmem_store_id(s), name);
+    }
+    return !s->complete;
+}
+
+static bool tmem_store_get_lock(Object *obj, Error **errp)
+{
+    return TMEM_STORE(obj)->lock;
+}
+
+static void tmem_store_set_lock(Object *obj, bool value, Error **errp)
+{
+    TmemStore *s = TMEM_STORE(obj);
+
+    if (tmem_store_changeable(s, TMEM_STORE_LOCK_PROP, errp)) {
+        s->lock = value;
+    }
+}
+
+static bool tmem_store_get_paranoid(Object *obj, Error **errp)
+{
+    return TMEM_STORE(obj)->paranoid;
+}
+
+static void tmem_store_set_paranoid(Object *obj, bool value, Error **errp)
+{
+    TmemStore *s = TMEM_STORE(obj);
+
+    if (tmem_store_changeable(s, TMEM_STORE_PARANOID_PROP, errp)) {
+        s->paranoid = value;
+    }
+}
+
+static bool tmem_store_get_frozen(Object *obj, Error **errp)
+{
+    return TMEM_STORE(obj)->frozen;
+}
+
+static void tmem_store_set_frozen(Object *obj, bool value, Error **errp)
+{
+    TmemStore *s = TMEM_STORE(obj);
+    TmemStoreUser *user;
+
+    s->frozen = value;
+    QLIST_FOREACH(user, &s->users, next) {
+        tmem_tenant_freeze(user->tenant, value);
+    }
+    tmem_store_notify(s);
+}
+
+bool tmem_stats_visit(Visitor *v, const char *name,
+                      const struct tmem_stats *stats, Error **errp)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } members[] = {
+        { "persistent-pages", stats->persistent_pages },
+        { "ephemeral-pages", stats->ephemeral_pages },
+        { "persistent-raw-bytes", stats->persistent_raw_bytes },
+        { "ephemeral-raw-bytes", stats->ephemeral_raw_bytes },
+        { "stored-bytes", stats->stored_bytes },
+        { "same-filled-pages", stats->same_filled_pages },
+        { "raw-pages", stats->raw_pages },
+        { "held-bytes", stats->held_bytes },
+        { "held-peak-bytes", stats->held_peak_bytes },
+        { "draining-pages", stats->draining_pages },
+        { "puts", stats->puts },
+        { "puts-refused-limit", stats->puts_refused_limit },
+        { "puts-refused-memory", stats->puts_refused_memory },
+        { "puts-refused-headroom", stats->puts_refused_headroom },
+        { "gets", stats->gets },
+        { "misses", stats->misses },
+        { "io-errors", stats->io_errors },
+        { "flushes", stats->flushes },
+        { "evictions", stats->evictions },
+    };
+    bool ok = visit_start_struct(v, name, NULL, 0, errp);
+
+    if (!ok) {
+        return false;
+    }
+    for (size_t i = 0; ok && i < ARRAY_SIZE(members); i++) {
+        uint64_t value = members[i].value;
+
+        ok = visit_type_uint64(v, members[i].name, &value, errp);
+    }
+    ok = ok && visit_check_struct(v, errp);
+    visit_end_struct(v, NULL);
+    return ok;
+}
+
+static void tmem_store_get_stats(Object *obj, Visitor *v, const char *name,
+                                 void *opaque, Error **errp)
+{
+    TmemStore *s = TMEM_STORE(obj);
+    struct tmem_stats stats = {};
+
+    if (s->store) {
+        tmem_store_stats(s->store, &stats);
+    }
+    tmem_stats_visit(v, name, &stats, errp);
+}
+
+static void tmem_store_init(Object *obj)
+{
+    QLIST_INIT(&TMEM_STORE(obj)->users);
+}
+
+static void tmem_store_finalize(Object *obj)
+{
+    TmemStore *s = TMEM_STORE(obj);
+
+    assert(QLIST_EMPTY(&s->users));
+    tmem_store_destroy(s->store);
+}
+
+static void tmem_store_class_init(ObjectClass *oc, void *data)
+{
+    static const struct {
+        const char *name;
+        const char *description;
+    } sizes[] = {
+        { TMEM_STORE_SIZE_PROP,
+          "Bytes of host memory that the store may hold at most" },
+        { TMEM_STORE_RESERVED_PROP,
+          "Bytes of pages, as a guest sees them, that are kept for each "
+          "device" },
+        { TMEM_STORE_PERSISTENT_MAX_PROP,
+          "Bytes of host memory for persistent pages of a device (0: size)" },
+        { TMEM_STORE_EPHEMERAL_MAX_PROP,
+          "Bytes of host memory for ephemeral pages of a device (0: size)" },
+        { TMEM_STORE_CGROUP_HEADROOM_PROP,
+          "Refuse puts while less is left below the cgroup's limit "
+          "(0: default)" },
+        { TMEM_STORE_HOST_HEADROOM_PROP,
+          "Refuse puts while the host has less memory available "
+          "(0: default)" },
+    };
+    UserCreatableClass *ucc = USER_CREATABLE_CLASS(oc);
+
+    ucc->complete = tmem_store_complete;
+    ucc->can_be_deleted = tmem_store_can_be_deleted;
+
+    for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+        object_class_property_add(oc, sizes[i].name, "size",
+                                  tmem_store_get_size_prop,
+                                  tmem_store_set_size_prop, NULL, NULL);
+        object_class_property_set_description(oc, sizes[i].name,
+                                              sizes[i].description);
+    }
+    object_class_property_add_bool(oc, TMEM_STORE_LOCK_PROP,
+                                   tmem_store_get_lock, tmem_store_set_lock);
+    object_class_property_set_description(oc, TMEM_STORE_LOCK_PROP,
+        "Keep the store out of the host's swap");
+    object_class_property_add_bool(oc, TMEM_STORE_PARANOID_PROP,
+                                   tmem_store_get_paranoid,
+                                   tmem_store_set_paranoid);
+    object_class_property_set_description(oc, TMEM_STORE_PARANOID_PROP,
+        "Check the whole store after every operation (slow, for tests)");
+    object_class_property_add_bool(oc, TMEM_STORE_FROZEN_PROP,
+                                   tmem_store_get_frozen,
+                                   tmem_store_set_frozen);
+    object_class_property_set_description(oc, TMEM_STORE_FROZEN_PROP,
+        "Let puts wait; gets and flushes go on");
+    object_class_property_add(oc, TMEM_STORE_STATS_PROP, "struct",
+                              tmem_store_get_stats, NULL, NULL, NULL);
+    object_class_property_set_description(oc, TMEM_STORE_STATS_PROP,
+        "Pages, bytes and requests of all devices");
+}
+
+static const TypeInfo tmem_store_info = {
+    .name = TYPE_TMEM_STORE,
+    .parent = TYPE_OBJECT,
+    .instance_size = sizeof(TmemStore),
+    .instance_init = tmem_store_init,
+    .instance_finalize = tmem_store_finalize,
+    .class_init = tmem_store_class_init,
+    .interfaces = (InterfaceInfo[]) {
+        { TYPE_USER_CREATABLE },
+        { }
+    }
+};
+
+static void tmem_store_register_types(void)
+{
+    type_register_static(&tmem_store_info);
+}
+
+type_init(tmem_store_register_types);
