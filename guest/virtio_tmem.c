@@ -1,0 +1,1208 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Virtio transcendent memory driver: device, queues, requests
+ *
+ * The frontends (tmem_swap.c, ...) decide what is put where; this file carries
+ * their requests over the virtqueues.  Its callers reclaim memory, so after
+ * probe nothing is allocated: requests and their buffers are the frontends',
+ * made in advance, and indirect descriptors are not negotiated.
+ *
+ * A request that the device has is never given up because of the time that it
+ * takes: the device may still write into its pages.  It ends by a used entry,
+ * or by a completed device reset.
+ *
+ * Locks: tmem_devices_lock, then tmem_device.control, then tmem_queue.lock
+ * (interrupts off).  No lock is held while a frontend's callback runs, but for
+ * tmem_devices_lock around those of struct tmem_client.
+ */
+
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/cpumask.h>
+#include <linux/delay.h>
+#include <linux/err.h>
+#include <linux/kmod.h>
+#include <linux/ktime.h>
+#include <linux/log2.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+#include <linux/workqueue.h>
+
+#include "tmem.h"
+#include "tmem_compat.h"
+
+/* How many frontends there can be; each has a slot in tmem_device.drvdata. */
+#define TMEM_MAX_CLIENTS	8
+/* A request that takes longer is worth a line in the log. */
+#define TMEM_SLOW		(30 * HZ)
+/* When to try again to map a request's pages for DMA. */
+#define TMEM_RETRY		(HZ / 50)
+/* The request header and the response. */
+#define TMEM_EXTRA_SEGS		2
+/* Most queues that are used; more gain nothing. */
+#define TMEM_MAX_QUEUES		64
+
+static unsigned int spin_us = 10;
+module_param(spin_us, uint, 0644);
+MODULE_PARM_DESC(spin_us,
+		 "Microseconds to wait for an answer on the CPU before sleeping; 0 on one CPU (default: 10)");
+
+/**
+ * struct tmem_queue - a virtqueue
+ * @vq:		NULL while the device is suspended
+ * @lock:	protects all below, and @vq against concurrent use
+ * @waiting:	requests that found no room in the ring, in order
+ * @inflight:	requests that are the device's: submitted, not yet used
+ * @nr_inflight: how many those are
+ * @unkicked:	something was added that the device was not told of
+ * @notifying:	CPUs that are using @vq without the lock, to notify
+ * @notifications: that the device was sent
+ */
+struct tmem_queue {
+	struct virtqueue *vq;
+	spinlock_t lock;
+	struct list_head waiting;
+	struct list_head inflight;
+	unsigned int nr_inflight;
+	bool unkicked;
+	atomic_t notifying;
+	unsigned long notifications;
+};
+
+/**
+ * struct tmem_device - a bound virtio-tmem device
+ * @vdev:	the virtio device
+ * @link:	in tmem_devices
+ * @queues:	for small gets, then for everything
+ * @nr_fast:	of the former
+ * @nr_bulk:	of the latter
+ * @max_pages:	in a request
+ * @max_segs:	of data in a request, by the device's and the rings' limits
+ * @max_pools:	pool numbers are below
+ * @generation:	what responses must carry; changed by tmem_config_work()
+ * @broken:	failed, or going away: nothing is submitted any more
+ * @suspended:	there are no virtqueues: requests wait
+ * @control:	serialises @ctl and protects @pools
+ * @ctl:	for pool requests
+ * @pools:	numbers in use, a bit each
+ * @config_work: looks at what has changed
+ * @watchdog:	looks for slow requests; runs only while there are requests
+ * @retry:	submits again what could not be mapped
+ * @requests:	submitted, ever
+ * @slow:	requests that took longer than TMEM_SLOW
+ * @drvdata:	of the clients
+ */
+struct tmem_device {
+	struct virtio_device *vdev;
+	struct list_head link;
+	struct tmem_queue *queues;
+	unsigned int nr_fast;
+	unsigned int nr_bulk;
+	unsigned int max_pages;
+	unsigned int max_segs;
+	unsigned int max_pools;
+	u32 generation;
+	bool broken;
+	bool suspended;
+
+	/* serialises @ctl, protects @pools */
+	struct mutex control;
+	struct tmem_request ctl;
+	unsigned long *pools;
+
+	struct work_struct config_work;
+	struct delayed_work watchdog;
+	struct delayed_work retry;
+
+	atomic_long_t requests;
+	atomic_long_t slow;
+	void *drvdata[TMEM_MAX_CLIENTS];
+};
+
+/* Protects the two lists, the slots of drvdata, and runs client callbacks. */
+static DEFINE_MUTEX(tmem_devices_lock);
+static LIST_HEAD(tmem_devices);
+static struct tmem_client *tmem_clients[TMEM_MAX_CLIENTS];
+
+static unsigned int tmem_nr_queues(struct tmem_device *dev)
+{
+	return dev->nr_fast + dev->nr_bulk;
+}
+
+static bool tmem_has_data(const struct tmem_request *req)
+{
+	return req->op == VIRTIO_TMEM_OP_PUT || req->op == VIRTIO_TMEM_OP_GET;
+}
+
+/* --- requests: making and reading them --- */
+
+/* Room for page[count] and for what answers POOL_STATS. */
+static size_t tmem_wire_size(struct tmem_device *dev)
+{
+	return sizeof(struct tmem_wire) +
+	       max(dev->max_pages * sizeof(__le32),
+		   sizeof(struct virtio_tmem_pool_stats));
+}
+
+int tmem_request_init(struct tmem_device *dev, struct tmem_request *req,
+		      gfp_t gfp)
+{
+	memset(req, 0, sizeof(*req));
+	req->dev = dev;
+	INIT_LIST_HEAD(&req->link);
+	init_completion(&req->completion);
+	req->wire = kzalloc(tmem_wire_size(dev), gfp);
+	req->sg = kcalloc(dev->max_segs, sizeof(*req->sg), gfp);
+	if (!req->wire || !req->sg) {
+		tmem_request_destroy(req);
+		return -ENOMEM;
+	}
+	return 0;
+}
+EXPORT_SYMBOL_GPL(tmem_request_init);
+
+void tmem_request_destroy(struct tmem_request *req)
+{
+	kfree(req->wire);
+	kfree(req->sg);
+	req->wire = NULL;
+	req->sg = NULL;
+}
+EXPORT_SYMBOL_GPL(tmem_request_destroy);
+
+static int tmem_status_error(unsigned int status)
+{
+	switch (status) {
+	case VIRTIO_TMEM_S_OK:
+		return 0;
+	case VIRTIO_TMEM_S_NOSPC:
+		return -ENOSPC;
+	case VIRTIO_TMEM_S_NOENT:
+		return -ENOENT;
+	case VIRTIO_TMEM_S_INVAL:
+		return -EINVAL;
+	case VIRTIO_TMEM_S_PERM:
+		return -EPERM;
+	case VIRTIO_TMEM_S_EXIST:
+		return -EEXIST;
+	case VIRTIO_TMEM_S_UNSUPP:
+		return -EOPNOTSUPP;
+	default:
+		return -EIO;
+	}
+}
+
+/* Bytes of the response of @req that precede the data. */
+static size_t tmem_resp_size(const struct tmem_request *req)
+{
+	if (tmem_has_data(req))
+		return sizeof(struct virtio_tmem_resp) +
+		       req->count * sizeof(__le32);
+	if (req->op == VIRTIO_TMEM_OP_POOL_STATS)
+		return sizeof(struct virtio_tmem_resp) +
+		       sizeof(struct virtio_tmem_pool_stats);
+	return sizeof(struct virtio_tmem_resp);
+}
+
+int tmem_page_error(const struct tmem_request *req, unsigned int i)
+{
+	u32 page = le32_to_cpu(req->wire->page[i]);
+	int error = tmem_status_error(page >> VIRTIO_TMEM_PAGE_STATUS_SHIFT);
+
+	/* Beyond the used length is whatever was in the buffer before. */
+	if (!error && req->op == VIRTIO_TMEM_OP_GET &&
+	    req->used < tmem_resp_size(req) + (i + 1) * PAGE_SIZE)
+		return -EIO;
+	return error;
+}
+EXPORT_SYMBOL_GPL(tmem_page_error);
+
+static void tmem_encode(struct tmem_request *req)
+{
+	struct virtio_tmem_req *wire = &req->wire->req;
+
+	wire->op = cpu_to_le16(req->op);
+	wire->flags = cpu_to_le16(req->flags);
+	wire->pool = cpu_to_le32(req->pool);
+	memcpy(wire->object, req->object, sizeof(wire->object));
+	wire->index = cpu_to_le64(req->index);
+	wire->count = cpu_to_le64(req->count);
+
+	sg_init_one(&req->head, wire, sizeof(*wire));
+	sg_init_one(&req->tail, &req->wire->resp, tmem_resp_size(req));
+}
+
+/* Sets the frontend's members from what the device wrote. */
+static void tmem_decode(struct tmem_request *req)
+{
+	const struct virtio_tmem_resp *resp = &req->wire->resp;
+	struct tmem_device *dev = req->dev;
+
+	req->completed = 0;
+	if (req->used < sizeof(*resp)) {
+		req->error = -EIO;
+		return;
+	}
+	req->error = tmem_status_error(le16_to_cpu(resp->status));
+	if (req->error)
+		return;
+	if (req->used < tmem_resp_size(req)) {
+		req->error = -EIO;
+		return;
+	}
+	req->completed = min(le64_to_cpu(resp->done), req->count);
+	if (le32_to_cpu(resp->generation) == req->generation)
+		return;
+	/* These pages are not the ones that this kernel put, or soon will be. */
+	if (tmem_has_data(req))
+		req->error = -EIO;
+	schedule_work(&dev->config_work);
+}
+
+static void tmem_complete(struct tmem_request *req)
+{
+	if (req->done)
+		req->done(req);
+	else
+		complete(&req->completion);
+}
+
+static void tmem_fail(struct tmem_request *req, int error)
+{
+	req->error = error;
+	req->completed = 0;
+	tmem_complete(req);
+}
+
+/* --- queues --- */
+
+static struct tmem_queue *tmem_queue_for(struct tmem_device *dev,
+					 const struct tmem_request *req)
+{
+	unsigned int cpu = raw_smp_processor_id();
+
+	if (req->op == VIRTIO_TMEM_OP_GET && dev->nr_fast &&
+	    req->count <= VIRTIO_TMEM_FAST_PAGES)
+		return &dev->queues[cpu % dev->nr_fast];
+	return &dev->queues[dev->nr_fast + cpu % dev->nr_bulk];
+}
+
+/* Called with the queue's lock held.  0, -ENOSPC, -ENOMEM or -EIO. */
+static int tmem_queue_add(struct tmem_queue *q, struct tmem_request *req)
+{
+	struct scatterlist *sgs[3];
+	unsigned int out = 0, in = 0;
+	int rc;
+
+	if (req->dev->suspended)
+		return -ENOSPC;
+	sgs[out++] = &req->head;
+	if (req->op == VIRTIO_TMEM_OP_PUT)
+		sgs[out++] = req->sg;
+	sgs[out + in++] = &req->tail;
+	if (req->op == VIRTIO_TMEM_OP_GET)
+		sgs[out + in++] = req->sg;
+
+	rc = virtqueue_add_sgs(q->vq, sgs, out, in, req, GFP_ATOMIC);
+	if (rc)
+		return rc;
+	list_add_tail(&req->link, &q->inflight);
+	q->nr_inflight++;
+	q->unkicked = true;
+	return 0;
+}
+
+/* Called with the queue's lock held.  Adds what was waiting for room. */
+static void tmem_queue_refill(struct tmem_device *dev, struct tmem_queue *q,
+			      struct list_head *failed)
+{
+	struct tmem_request *req, *next;
+
+	list_for_each_entry_safe(req, next, &q->waiting, link) {
+		int rc;
+
+		list_del(&req->link);
+		rc = tmem_queue_add(q, req);
+		if (!rc)
+			continue;
+		if (rc == -ENOSPC || rc == -ENOMEM) {
+			list_add(&req->link, &q->waiting);
+			/* Nobody's completion will call this again. */
+			if (rc == -ENOMEM && !q->nr_inflight)
+				schedule_delayed_work(&dev->retry, TMEM_RETRY);
+			return;
+		}
+		list_add_tail(&req->link, failed);
+	}
+}
+
+static void tmem_fail_list(struct list_head *list)
+{
+	struct tmem_request *req, *next;
+
+	list_for_each_entry_safe(req, next, list, link) {
+		list_del_init(&req->link);
+		tmem_fail(req, -EIO);
+	}
+}
+
+static void tmem_queue_kick(struct tmem_queue *q)
+{
+	struct virtqueue *vq = NULL;
+	unsigned long flags;
+	bool notify = false;
+
+	if (!READ_ONCE(q->unkicked))
+		return;
+	spin_lock_irqsave(&q->lock, flags);
+	if (q->unkicked && q->vq) {
+		q->unkicked = false;
+		vq = q->vq;
+		notify = virtqueue_kick_prepare(vq);
+		q->notifications += notify;
+		/* tmem_take_back() waits for this before @vq ends. */
+		atomic_add(notify, &q->notifying);
+	}
+	spin_unlock_irqrestore(&q->lock, flags);
+	/* A fast queue is served before this returns: not under the lock. */
+	if (notify) {
+		virtqueue_notify(vq);
+		atomic_dec(&q->notifying);
+	}
+}
+
+void tmem_submit(struct tmem_request *req)
+{
+	struct tmem_device *dev = req->dev;
+	struct tmem_queue *q = tmem_queue_for(dev, req);
+	unsigned long flags;
+	unsigned int i;
+	int rc = -EIO;
+
+	tmem_encode(req);
+	/* Marks of an earlier use would end the list too soon. */
+	for (i = 0; i + 1 < req->nr_sg; i++)
+		sg_unmark_end(&req->sg[i]);
+	if (req->nr_sg)
+		sg_mark_end(&req->sg[req->nr_sg - 1]);
+	req->used = 0;
+	req->submitted = jiffies;
+	req->generation = READ_ONCE(dev->generation);
+	atomic_long_inc(&dev->requests);
+
+	spin_lock_irqsave(&q->lock, flags);
+	if (!dev->broken) {
+		rc = list_empty(&q->waiting) ? tmem_queue_add(q, req) : -ENOSPC;
+		if (rc == -ENOSPC || rc == -ENOMEM) {
+			list_add_tail(&req->link, &q->waiting);
+			if (rc == -ENOMEM && !q->nr_inflight)
+				schedule_delayed_work(&dev->retry, TMEM_RETRY);
+			rc = 0;
+		}
+	}
+	spin_unlock_irqrestore(&q->lock, flags);
+
+	if (rc) {
+		tmem_fail(req, -EIO);
+		return;
+	}
+	if (!delayed_work_pending(&dev->watchdog))
+		schedule_delayed_work(&dev->watchdog, TMEM_SLOW);
+}
+EXPORT_SYMBOL_GPL(tmem_submit);
+
+void tmem_kick(struct tmem_device *dev)
+{
+	unsigned int i;
+
+	for (i = 0; i < tmem_nr_queues(dev); i++)
+		tmem_queue_kick(&dev->queues[i]);
+}
+EXPORT_SYMBOL_GPL(tmem_kick);
+
+/*
+ * Takes what the device is through with.  With @arm, has an interrupt announce
+ * the rest, if there is a rest.  Returns how many requests are outstanding.
+ */
+static unsigned int tmem_queue_reap(struct tmem_device *dev,
+				    struct tmem_queue *q, bool arm)
+{
+	struct tmem_request *req, *next;
+	LIST_HEAD(failed);
+	LIST_HEAD(done);
+	unsigned long flags;
+	unsigned int left;
+	u32 used;
+
+	spin_lock_irqsave(&q->lock, flags);
+	if (!q->vq) {
+		spin_unlock_irqrestore(&q->lock, flags);
+		return 0;
+	}
+	do {
+		virtqueue_disable_cb(q->vq);
+		while ((req = virtqueue_get_buf(q->vq, &used))) {
+			req->used = used;
+			list_move_tail(&req->link, &done);
+			q->nr_inflight--;
+		}
+		if (virtqueue_is_broken(q->vq))
+			break;
+		tmem_queue_refill(dev, q, &failed);
+	} while (arm && q->nr_inflight && !virtqueue_enable_cb(q->vq));
+	left = q->nr_inflight;
+	spin_unlock_irqrestore(&q->lock, flags);
+
+	/* What was refilled. */
+	tmem_queue_kick(q);
+	list_for_each_entry_safe(req, next, &done, link) {
+		list_del_init(&req->link);
+		tmem_decode(req);
+		tmem_complete(req);
+	}
+	tmem_fail_list(&failed);
+	return left;
+}
+
+static void tmem_vq_callback(struct virtqueue *vq)
+{
+	struct tmem_device *dev = vq->vdev->priv;
+
+	tmem_queue_reap(dev, &dev->queues[vq->index], true);
+}
+
+static void tmem_queue_poll(struct tmem_device *dev, struct tmem_queue *q,
+			    ktime_t deadline)
+{
+	while (tmem_queue_reap(dev, q, false)) {
+		if (ktime_after(ktime_get(), deadline) || need_resched()) {
+			tmem_queue_reap(dev, q, true);
+			return;
+		}
+		cpu_relax();
+	}
+}
+
+void tmem_poll(struct tmem_device *dev)
+{
+	unsigned int us = num_online_cpus() > 1 ? READ_ONCE(spin_us) : 0;
+	ktime_t deadline = ktime_add_us(ktime_get(), us);
+	unsigned int i;
+
+	for (i = 0; i < tmem_nr_queues(dev); i++)
+		if (READ_ONCE(dev->queues[i].nr_inflight))
+			tmem_queue_poll(dev, &dev->queues[i], deadline);
+}
+EXPORT_SYMBOL_GPL(tmem_poll);
+
+int tmem_execute(struct tmem_request *req)
+{
+	req->done = NULL;
+	reinit_completion(&req->completion);
+	tmem_submit(req);
+	tmem_kick(req->dev);
+	tmem_poll(req->dev);
+	wait_for_completion_io(&req->completion);
+	return req->error;
+}
+EXPORT_SYMBOL_GPL(tmem_execute);
+
+static void tmem_retry_work(struct work_struct *work)
+{
+	struct tmem_device *dev = container_of(to_delayed_work(work),
+					       struct tmem_device, retry);
+	unsigned int i;
+
+	for (i = 0; i < tmem_nr_queues(dev); i++)
+		tmem_queue_reap(dev, &dev->queues[i], true);
+}
+
+/* --- slow requests --- */
+
+static bool tmem_queue_slow(struct tmem_queue *q, unsigned int *outstanding)
+{
+	struct tmem_request *req;
+	unsigned long flags;
+	bool slow = false;
+
+	spin_lock_irqsave(&q->lock, flags);
+	req = list_first_entry_or_null(&q->inflight, struct tmem_request, link);
+	slow = req && time_after_eq(jiffies, req->submitted + TMEM_SLOW);
+	*outstanding += q->nr_inflight;
+	if (!list_empty(&q->waiting))
+		(*outstanding)++;
+	spin_unlock_irqrestore(&q->lock, flags);
+	return slow;
+}
+
+static void tmem_watchdog_work(struct work_struct *work)
+{
+	struct tmem_device *dev = container_of(to_delayed_work(work),
+					       struct tmem_device, watchdog);
+	unsigned int i, outstanding = 0;
+	bool slow = false;
+
+	for (i = 0; i < tmem_nr_queues(dev); i++)
+		slow |= tmem_queue_slow(&dev->queues[i], &outstanding);
+	if (slow && atomic_long_inc_return(&dev->slow) <= 10)
+		dev_warn(&dev->vdev->dev,
+			 "no answer from the host for %u s; waiting\n",
+			 TMEM_SLOW / HZ);
+	if (outstanding && !dev->broken)
+		schedule_delayed_work(&dev->watchdog, TMEM_SLOW);
+}
+
+/* --- pools --- */
+
+/* Called with dev->control held.  Returns 0 or a negative errno. */
+static int tmem_control(struct tmem_device *dev, u16 op, u32 pool, u16 flags,
+			u64 index)
+{
+	struct tmem_request *req = &dev->ctl;
+
+	req->op = op;
+	req->pool = pool;
+	req->flags = flags;
+	req->index = index;
+	req->count = 0;
+	return tmem_execute(req);
+}
+
+int tmem_pool_create(struct tmem_device *dev, u16 flags)
+{
+	unsigned int pool;
+	int rc;
+
+	mutex_lock(&dev->control);
+	pool = find_first_zero_bit(dev->pools, dev->max_pools);
+	if (pool >= dev->max_pools) {
+		rc = -ENOSPC;
+		goto out_unlock;
+	}
+	rc = tmem_control(dev, VIRTIO_TMEM_OP_POOL_CREATE, pool, flags,
+			  PAGE_SHIFT);
+	if (rc)
+		goto out_unlock;
+	__set_bit(pool, dev->pools);
+	rc = pool;
+out_unlock:
+	mutex_unlock(&dev->control);
+	return rc;
+}
+EXPORT_SYMBOL_GPL(tmem_pool_create);
+
+int tmem_pool_renew(struct tmem_device *dev, u32 pool, u16 flags)
+{
+	int rc;
+
+	mutex_lock(&dev->control);
+	rc = tmem_control(dev, VIRTIO_TMEM_OP_POOL_DESTROY, pool, 0, 0);
+	if (!rc || rc == -ENOENT)
+		rc = tmem_control(dev, VIRTIO_TMEM_OP_POOL_CREATE, pool, flags,
+				  PAGE_SHIFT);
+	mutex_unlock(&dev->control);
+	return rc;
+}
+EXPORT_SYMBOL_GPL(tmem_pool_renew);
+
+void tmem_pool_destroy(struct tmem_device *dev, u32 pool)
+{
+	mutex_lock(&dev->control);
+	tmem_control(dev, VIRTIO_TMEM_OP_POOL_DESTROY, pool, 0, 0);
+	__clear_bit(pool, dev->pools);
+	mutex_unlock(&dev->control);
+}
+EXPORT_SYMBOL_GPL(tmem_pool_destroy);
+
+/* --- what frontends ask --- */
+
+struct device *tmem_parent(struct tmem_device *dev)
+{
+	return &dev->vdev->dev;
+}
+EXPORT_SYMBOL_GPL(tmem_parent);
+
+unsigned int tmem_max_pages(struct tmem_device *dev)
+{
+	return dev->max_pages;
+}
+EXPORT_SYMBOL_GPL(tmem_max_pages);
+
+unsigned int tmem_max_segs(struct tmem_device *dev)
+{
+	return dev->max_segs;
+}
+EXPORT_SYMBOL_GPL(tmem_max_segs);
+
+size_t tmem_max_seg_bytes(struct tmem_device *dev)
+{
+	return virtio_max_dma_size(dev->vdev);
+}
+EXPORT_SYMBOL_GPL(tmem_max_seg_bytes);
+
+u64 tmem_persistent_reserved(struct tmem_device *dev)
+{
+	u64 bytes;
+
+	virtio_cread_le(dev->vdev, struct virtio_tmem_config,
+			persistent_reserved, &bytes);
+	return bytes;
+}
+EXPORT_SYMBOL_GPL(tmem_persistent_reserved);
+
+bool tmem_has_persistent(struct tmem_device *dev)
+{
+	return virtio_has_feature(dev->vdev, VIRTIO_TMEM_F_PERSISTENT);
+}
+EXPORT_SYMBOL_GPL(tmem_has_persistent);
+
+bool tmem_has_ephemeral(struct tmem_device *dev)
+{
+	return virtio_has_feature(dev->vdev, VIRTIO_TMEM_F_EPHEMERAL);
+}
+EXPORT_SYMBOL_GPL(tmem_has_ephemeral);
+
+bool tmem_is_broken(struct tmem_device *dev)
+{
+	return READ_ONCE(dev->broken);
+}
+EXPORT_SYMBOL_GPL(tmem_is_broken);
+
+/* --- clients --- */
+
+static int tmem_client_slot(struct tmem_client *client)
+{
+	int i;
+
+	for (i = 0; i < TMEM_MAX_CLIENTS; i++)
+		if (tmem_clients[i] == client)
+			return i;
+	return -1;
+}
+
+void tmem_set_drvdata(struct tmem_device *dev, struct tmem_client *client,
+		      void *data)
+{
+	int slot = tmem_client_slot(client);
+
+	if (slot >= 0)
+		dev->drvdata[slot] = data;
+}
+EXPORT_SYMBOL_GPL(tmem_set_drvdata);
+
+void *tmem_get_drvdata(struct tmem_device *dev, struct tmem_client *client)
+{
+	int slot = tmem_client_slot(client);
+
+	return slot >= 0 ? dev->drvdata[slot] : NULL;
+}
+EXPORT_SYMBOL_GPL(tmem_get_drvdata);
+
+/* These two are called with tmem_devices_lock held. */
+static void tmem_client_add(struct tmem_client *client, struct tmem_device *dev)
+{
+	int rc = client->add(dev);
+
+	if (rc)
+		dev_err(&dev->vdev->dev, "%s does not work: error %d\n",
+			client->name, rc);
+}
+
+static void tmem_client_remove(struct tmem_client *client,
+			       struct tmem_device *dev)
+{
+	if (!tmem_get_drvdata(dev, client))
+		return;
+	client->remove(dev);
+	tmem_set_drvdata(dev, client, NULL);
+}
+
+int tmem_register_client(struct tmem_client *client)
+{
+	struct tmem_device *dev;
+	int slot;
+
+	mutex_lock(&tmem_devices_lock);
+	slot = tmem_client_slot(NULL);
+	if (slot >= 0) {
+		tmem_clients[slot] = client;
+		list_for_each_entry(dev, &tmem_devices, link)
+			tmem_client_add(client, dev);
+	}
+	mutex_unlock(&tmem_devices_lock);
+	return slot < 0 ? -ENOSPC : 0;
+}
+EXPORT_SYMBOL_GPL(tmem_register_client);
+
+void tmem_unregister_client(struct tmem_client *client)
+{
+	struct tmem_device *dev;
+	int slot;
+
+	mutex_lock(&tmem_devices_lock);
+	list_for_each_entry(dev, &tmem_devices, link)
+		tmem_client_remove(client, dev);
+	slot = tmem_client_slot(client);
+	if (slot >= 0)
+		tmem_clients[slot] = NULL;
+	mutex_unlock(&tmem_devices_lock);
+}
+EXPORT_SYMBOL_GPL(tmem_unregister_client);
+
+/* --- configuration --- */
+
+static u32 tmem_read_generation(struct tmem_device *dev)
+{
+	u32 generation;
+
+	virtio_cread_le(dev->vdev, struct virtio_tmem_config, generation,
+			&generation);
+	return generation;
+}
+
+/*
+ * The device's contents are another's, or gone.  Pools are made anew, so that
+ * reads of what was there miss and fail, before requests go through again.
+ */
+static void tmem_config_work(struct work_struct *work)
+{
+	struct tmem_device *dev =
+		container_of(work, struct tmem_device, config_work);
+	u32 generation;
+	int i;
+
+	mutex_lock(&tmem_devices_lock);
+	while (!dev->broken && !dev->suspended) {
+		generation = tmem_read_generation(dev);
+		if (generation == dev->generation)
+			break;
+		dev_err(&dev->vdev->dev,
+			"the host has lost this guest's pages (generation %u, was %u)\n",
+			generation, dev->generation);
+		for (i = 0; i < TMEM_MAX_CLIENTS; i++)
+			if (tmem_clients[i] && dev->drvdata[i])
+				tmem_clients[i]->lost(dev);
+		WRITE_ONCE(dev->generation, generation);
+	}
+	mutex_unlock(&tmem_devices_lock);
+}
+
+static void tmem_config_changed(struct virtio_device *vdev)
+{
+	struct tmem_device *dev = vdev->priv;
+
+	schedule_work(&dev->config_work);
+}
+
+/* --- sysfs: of the virtio device --- */
+
+static ssize_t requests_show(struct device *d, struct device_attribute *attr,
+			     char *buf)
+{
+	struct tmem_device *dev = dev_to_virtio(d)->priv;
+
+	return sysfs_emit(buf, "%ld\n", atomic_long_read(&dev->requests));
+}
+static DEVICE_ATTR_RO(requests);
+
+static ssize_t notifications_show(struct device *d,
+				  struct device_attribute *attr, char *buf)
+{
+	struct tmem_device *dev = dev_to_virtio(d)->priv;
+	unsigned long sum = 0;
+	unsigned int i;
+
+	for (i = 0; i < tmem_nr_queues(dev); i++)
+		sum += READ_ONCE(dev->queues[i].notifications);
+	return sysfs_emit(buf, "%lu\n", sum);
+}
+static DEVICE_ATTR_RO(notifications);
+
+static ssize_t slow_requests_show(struct device *d,
+				  struct device_attribute *attr, char *buf)
+{
+	struct tmem_device *dev = dev_to_virtio(d)->priv;
+
+	return sysfs_emit(buf, "%ld\n", atomic_long_read(&dev->slow));
+}
+static DEVICE_ATTR_RO(slow_requests);
+
+static ssize_t generation_show(struct device *d, struct device_attribute *attr,
+			       char *buf)
+{
+	struct tmem_device *dev = dev_to_virtio(d)->priv;
+
+	return sysfs_emit(buf, "%u\n", READ_ONCE(dev->generation));
+}
+static DEVICE_ATTR_RO(generation);
+
+static ssize_t pressure_show(struct device *d, struct device_attribute *attr,
+			     char *buf)
+{
+	u32 pressure;
+
+	virtio_cread_le(dev_to_virtio(d), struct virtio_tmem_config, pressure,
+			&pressure);
+	return sysfs_emit(buf, "%u\n", pressure);
+}
+static DEVICE_ATTR_RO(pressure);
+
+static ssize_t persistent_reserved_show(struct device *d,
+					struct device_attribute *attr,
+					char *buf)
+{
+	struct tmem_device *dev = dev_to_virtio(d)->priv;
+
+	return sysfs_emit(buf, "%llu\n", tmem_persistent_reserved(dev));
+}
+static DEVICE_ATTR_RO(persistent_reserved);
+
+static struct attribute *tmem_attrs[] = {
+	&dev_attr_requests.attr,
+	&dev_attr_notifications.attr,
+	&dev_attr_slow_requests.attr,
+	&dev_attr_generation.attr,
+	&dev_attr_pressure.attr,
+	&dev_attr_persistent_reserved.attr,
+	NULL
+};
+ATTRIBUTE_GROUPS(tmem);
+
+/* --- probe and removal --- */
+
+static int tmem_validate(struct virtio_device *vdev)
+{
+	if (!virtio_has_feature(vdev, VIRTIO_F_VERSION_1)) {
+		dev_err(&vdev->dev, "the device is not of virtio 1.0 or later\n");
+		return -ENODEV;
+	}
+	if (tmem_compat_memory_encrypted()) {
+		dev_err(&vdev->dev,
+			"this guest's memory is encrypted: its pages would reach the host in clear, so this driver does not start\n");
+		return -EACCES;
+	}
+	/* Indirect descriptors are allocated, and we must not allocate. */
+	__virtio_clear_bit(vdev, VIRTIO_RING_F_INDIRECT_DESC);
+	return 0;
+}
+
+/* The limits that cannot change. */
+static int tmem_read_limits(struct tmem_device *dev)
+{
+	struct virtio_device *vdev = dev->vdev;
+	u32 max_pages, max_segs, max_pools, page_sizes;
+	u16 nr_fast, nr_bulk;
+
+	virtio_cread_le(vdev, struct virtio_tmem_config, num_fast, &nr_fast);
+	virtio_cread_le(vdev, struct virtio_tmem_config, num_bulk, &nr_bulk);
+	virtio_cread_le(vdev, struct virtio_tmem_config, max_pools, &max_pools);
+	virtio_cread_le(vdev, struct virtio_tmem_config, max_pages, &max_pages);
+	virtio_cread_le(vdev, struct virtio_tmem_config, max_segs, &max_segs);
+	virtio_cread_le(vdev, struct virtio_tmem_config, page_sizes,
+			&page_sizes);
+	if (!nr_bulk || nr_fast + nr_bulk > TMEM_MAX_QUEUES || !max_pages ||
+	    !max_pools || max_segs <= TMEM_EXTRA_SEGS) {
+		dev_err(&vdev->dev,
+			"unusable limits: num_fast %u num_bulk %u max_pools %u max_pages %u max_segs %u\n",
+			nr_fast, nr_bulk, max_pools, max_pages, max_segs);
+		return -EINVAL;
+	}
+	if (!(page_sizes & BIT(PAGE_SHIFT))) {
+		dev_err(&vdev->dev,
+			"the device has no pools of %lu byte pages (page_sizes %#x)\n",
+			PAGE_SIZE, page_sizes);
+		return -EINVAL;
+	}
+	dev->nr_fast = nr_fast;
+	dev->nr_bulk = nr_bulk;
+	/* A request must be preallocated: do not follow a device into excess. */
+	dev->max_pages = min(max_pages, 256u);
+	dev->max_segs = min(max_segs - TMEM_EXTRA_SEGS, 256u);
+	dev->max_pools = min(max_pools, 1024u);
+	return 0;
+}
+
+static int tmem_find_queues(struct tmem_device *dev)
+{
+	unsigned int i, nr = tmem_nr_queues(dev);
+	struct virtqueue **vqs;
+	const char **names;
+	char *name;
+	int rc = -ENOMEM;
+
+	vqs = kcalloc(nr, sizeof(*vqs), GFP_KERNEL);
+	names = kcalloc(nr, sizeof(*names), GFP_KERNEL);
+	/* The names must live as long as the queues. */
+	name = devm_kcalloc(&dev->vdev->dev, nr, 16, GFP_KERNEL);
+	if (!vqs || !names || !name)
+		goto out_free;
+	for (i = 0; i < nr; i++, name += 16) {
+		if (i < dev->nr_fast)
+			snprintf(name, 16, "fast.%u", i);
+		else
+			snprintf(name, 16, "bulk.%u", i - dev->nr_fast);
+		names[i] = name;
+	}
+	rc = tmem_compat_find_vqs(dev->vdev, nr, vqs, tmem_vq_callback, names);
+	if (rc)
+		goto out_free;
+	for (i = 0; i < nr; i++) {
+		unsigned int ring = virtqueue_get_vring_size(vqs[i]);
+
+		if (ring <= TMEM_EXTRA_SEGS) {
+			dev_err(&dev->vdev->dev,
+				"queue %u has %u descriptors: a request takes 3\n",
+				i, ring);
+			dev->vdev->config->del_vqs(dev->vdev);
+			rc = -EINVAL;
+			goto out_free;
+		}
+		dev->max_segs = min(dev->max_segs, ring - TMEM_EXTRA_SEGS);
+	}
+	for (i = 0; i < nr; i++) {
+		spin_lock_irq(&dev->queues[i].lock);
+		dev->queues[i].vq = vqs[i];
+		spin_unlock_irq(&dev->queues[i].lock);
+	}
+out_free:
+	kfree(names);
+	kfree(vqs);
+	return rc;
+}
+
+static int tmem_init_queues(struct tmem_device *dev)
+{
+	unsigned int i;
+
+	dev->queues = kcalloc(tmem_nr_queues(dev), sizeof(*dev->queues),
+			      GFP_KERNEL);
+	if (!dev->queues)
+		return -ENOMEM;
+	for (i = 0; i < tmem_nr_queues(dev); i++) {
+		spin_lock_init(&dev->queues[i].lock);
+		INIT_LIST_HEAD(&dev->queues[i].waiting);
+		INIT_LIST_HEAD(&dev->queues[i].inflight);
+	}
+	return tmem_find_queues(dev);
+}
+
+/*
+ * Resets the device, and with that takes back whatever it had.  With @fail,
+ * ends all requests; else those that the device had wait to be sent again:
+ * every request can be repeated.
+ */
+static void tmem_take_back(struct tmem_device *dev, bool fail)
+{
+	LIST_HEAD(requests);
+	unsigned int i;
+
+	for (i = 0; i < tmem_nr_queues(dev); i++) {
+		struct tmem_queue *q = &dev->queues[i];
+
+		spin_lock_irq(&q->lock);
+		if (fail)
+			dev->broken = true;
+		else
+			dev->suspended = true;
+		spin_unlock_irq(&q->lock);
+	}
+	tmem_compat_reset_device(dev->vdev);
+	for (i = 0; i < tmem_nr_queues(dev); i++) {
+		struct tmem_queue *q = &dev->queues[i];
+
+		spin_lock_irq(&q->lock);
+		while (q->vq && virtqueue_detach_unused_buf(q->vq))
+			;
+		q->vq = NULL;
+		q->nr_inflight = 0;
+		q->unkicked = false;
+		list_splice_init(&q->inflight, &q->waiting);
+		if (fail)
+			list_splice_tail_init(&q->waiting, &requests);
+		spin_unlock_irq(&q->lock);
+		while (atomic_read(&q->notifying))
+			usleep_range(10, 100);
+	}
+	dev->vdev->config->del_vqs(dev->vdev);
+	tmem_fail_list(&requests);
+}
+
+static void tmem_free_device(struct tmem_device *dev)
+{
+	tmem_request_destroy(&dev->ctl);
+	bitmap_free(dev->pools);
+	kfree(dev->queues);
+	kfree(dev);
+}
+
+static int tmem_probe(struct virtio_device *vdev)
+{
+	struct tmem_device *dev;
+	int rc, i;
+
+	dev = kzalloc(sizeof(*dev), GFP_KERNEL);
+	if (!dev)
+		return -ENOMEM;
+	vdev->priv = dev;
+	dev->vdev = vdev;
+	mutex_init(&dev->control);
+	INIT_WORK(&dev->config_work, tmem_config_work);
+	INIT_DELAYED_WORK(&dev->watchdog, tmem_watchdog_work);
+	INIT_DELAYED_WORK(&dev->retry, tmem_retry_work);
+
+	rc = tmem_read_limits(dev);
+	if (rc)
+		goto out_free;
+	rc = tmem_init_queues(dev);
+	if (rc)
+		goto out_free;
+	rc = -ENOMEM;
+	dev->pools = bitmap_zalloc(dev->max_pools, GFP_KERNEL);
+	if (!dev->pools || tmem_request_init(dev, &dev->ctl, GFP_KERNEL))
+		goto out_take_back;
+	dev->generation = tmem_read_generation(dev);
+	virtio_device_ready(vdev);
+
+	/* Whatever an earlier kernel put, and did not live to flush. */
+	mutex_lock(&dev->control);
+	rc = tmem_control(dev, VIRTIO_TMEM_OP_RESET_ALL, 0, 0, 0);
+	mutex_unlock(&dev->control);
+	if (rc) {
+		dev_err(&vdev->dev, "the device refused to be emptied: error %d\n",
+			rc);
+		goto out_take_back;
+	}
+
+	mutex_lock(&tmem_devices_lock);
+	list_add_tail(&dev->link, &tmem_devices);
+	for (i = 0; i < TMEM_MAX_CLIENTS; i++)
+		if (tmem_clients[i])
+			tmem_client_add(tmem_clients[i], dev);
+	mutex_unlock(&tmem_devices_lock);
+	if (tmem_has_persistent(dev))
+		request_module_nowait("tmem_swap");
+	return 0;
+
+out_take_back:
+	tmem_take_back(dev, true);
+	cancel_work_sync(&dev->config_work);
+	cancel_delayed_work_sync(&dev->watchdog);
+	cancel_delayed_work_sync(&dev->retry);
+out_free:
+	vdev->priv = NULL;
+	tmem_free_device(dev);
+	return rc;
+}
+
+static void tmem_remove(struct virtio_device *vdev)
+{
+	struct tmem_device *dev = vdev->priv;
+	int i;
+
+	/* Before anything that could wait for a request. */
+	tmem_take_back(dev, true);
+	cancel_work_sync(&dev->config_work);
+	cancel_delayed_work_sync(&dev->watchdog);
+	cancel_delayed_work_sync(&dev->retry);
+
+	mutex_lock(&tmem_devices_lock);
+	list_del(&dev->link);
+	for (i = 0; i < TMEM_MAX_CLIENTS; i++)
+		if (tmem_clients[i])
+			tmem_client_remove(tmem_clients[i], dev);
+	mutex_unlock(&tmem_devices_lock);
+	tmem_free_device(dev);
+}
+
+#ifdef CONFIG_PM_SLEEP
+/* Pools outlive the device's reset; requests wait for tmem_restore(). */
+static int tmem_freeze(struct virtio_device *vdev)
+{
+	struct tmem_device *dev = vdev->priv;
+
+	tmem_take_back(dev, false);
+	cancel_work_sync(&dev->config_work);
+	cancel_delayed_work_sync(&dev->watchdog);
+	cancel_delayed_work_sync(&dev->retry);
+	return 0;
+}
+
+static int tmem_restore(struct virtio_device *vdev)
+{
+	struct tmem_device *dev = vdev->priv;
+	unsigned int i, max_segs = dev->max_segs;
+	int rc;
+
+	rc = tmem_find_queues(dev);
+	if (rc)
+		return rc;
+	/* Requests were built for the rings as they were. */
+	if (dev->max_segs < max_segs) {
+		dev_err(&vdev->dev, "the device came back with shorter queues\n");
+		tmem_take_back(dev, true);
+		return -EINVAL;
+	}
+	virtio_device_ready(vdev);
+	dev->suspended = false;
+	for (i = 0; i < tmem_nr_queues(dev); i++)
+		tmem_queue_reap(dev, &dev->queues[i], true);
+	tmem_poll(dev);
+	schedule_work(&dev->config_work);
+	return 0;
+}
+#endif
+
+static const struct virtio_device_id tmem_id_table[] = {
+	{ VIRTIO_ID_TMEM, VIRTIO_DEV_ANY_ID },
+	{ 0 },
+};
+MODULE_DEVICE_TABLE(virtio, tmem_id_table);
+
+static unsigned int tmem_features[] = {
+	VIRTIO_TMEM_F_PERSISTENT,
+	VIRTIO_TMEM_F_EPHEMERAL,
+	VIRTIO_TMEM_F_EVENTS,
+};
+
+static struct virtio_driver tmem_driver = {
+	.feature_table = tmem_features,
+	.feature_table_size = ARRAY_SIZE(tmem_features),
+	.driver.name = KBUILD_MODNAME,
+	.driver.owner = THIS_MODULE,
+	.driver.dev_groups = tmem_groups,
+	/* Not by unbinding: pages in use would be lost. */
+	.driver.suppress_bind_attrs = true,
+	.id_table = tmem_id_table,
+	.validate = tmem_validate,
+	.probe = tmem_probe,
+	.remove = tmem_remove,
+	.config_changed = tmem_config_changed,
+#ifdef CONFIG_PM_SLEEP
+	.freeze = tmem_freeze,
+	.restore = tmem_restore,
+#endif
+};
+
+static int __init tmem_init(void)
+{
+	BUILD_BUG_ON(offsetof(struct tmem_wire, page) !=
+		     offsetof(struct tmem_wire, resp) +
+		     sizeof(struct virtio_tmem_resp));
+	return register_virtio_driver(&tmem_driver);
+}
+module_init(tmem_init);
+
+static void __exit tmem_exit(void)
+{
+	unregister_virtio_driver(&tmem_driver);
+}
+module_exit(tmem_exit);
+
+MODULE_SOFTDEP("post: tmem_swap");
+MODULE_DESCRIPTION("Virtio transcendent memory driver");
+MODULE_LICENSE("GPL");
