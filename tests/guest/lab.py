@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What guest tests share."""
+from vm import VM, VMError  # noqa: F401  (tests import them from here)
+
+ALL = ["5.10", "6.1", "6.12"]
+# Waits of the issue's length, not of a quick check's.
+LONG = False
+
+
+class Skip(Exception):
+    """This machine cannot run the test; its text says why."""
+
+
+def on(*kernels):
+    """Decorator: the test runs on these kernels only."""
+    def mark(function):
+        function.kernels = kernels
+        return function
+    return mark
+
+
+def store(reserved=256, size=None, name="store0", **options):
+    """Arguments of -object for a store of that many MiB."""
+    size = size or reserved + reserved // 8 + 8
+    more = "".join(f",{key.replace('_', '-')}={value}" for key, value in options.items())
+    return f"tmem-store,id={name},size={size}M,reserved={reserved}M{more}"
+
+
+def guest(kernel, mem=192, reserved=256, device="virtio-tmem-pci,store=store0",
+          size=None, objects=(), **kw):
+    """A guest with a store of its own."""
+    return VM(kernel=kernel, mem=mem, tmem=device,
+              objects=[store(reserved, size), *objects], **kw)
+
+
+def field(output, name):
+    """The number after @name in workset's line."""
+    words = output.split()
+    return float(words[words.index(name) + 1])
+
+
+def workset(vm, mib, *options, timeout=600):
+    """Runs the verified working set in the guest; every byte must be right."""
+    out = vm.run(f"workset -m {mib} " + " ".join(map(str, options)), timeout=timeout)
+    assert field(out, "wrong") == 0, out
+    assert field(out, "pages") == mib * 256, out
+    return out
+
+
+def equal(have, want, what):
+    assert have == want, f"{what}: have {have}, want {want}"
+
+
+def swapped(vm, pages=1000):
+    """Fails unless the guest did swap into the device, and nothing was lost."""
+    device, disk = vm.stats()["device"], vm.swap_stats()
+    assert device["puts"] > pages and device["gets"] > pages / 2, device
+    assert disk["writes"] > pages and disk["reads"] > pages / 2, disk
+    equal(disk["lost"], 0, "lost pages")
+    equal(disk["errors"], 0, "failed pages")
+    equal(device["io-errors"], 0, "unreadable pages")
+    return device, disk

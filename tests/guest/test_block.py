@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The disk as a block device."""
+from lab import equal, guest, on
+
+
+def test_direct_io(kernel):
+    """Random reads, writes, discards against a model; memory of any alignment."""
+    with guest(kernel, reserved=64, mem=160, smp=2) as vm:
+        out = vm.run("directio -d /dev/tmem0 -n 3000", timeout=300)
+        assert "wrong 0" in out, out
+        disk = vm.swap_stats()
+        equal(disk["lost"], 0, "lost")
+        assert disk["discarded"] > 0 and disk["zero_reads"] > 0, disk
+
+
+def test_direct_io_async(kernel):
+    """The same through plugged, merged requests."""
+    with guest(kernel, reserved=64, mem=160, smp=2, append="tmem_swap.sync=0") as vm:
+        out = vm.run("directio -d /dev/tmem0 -n 3000", timeout=300)
+        assert "wrong 0" in out, out
+
+
+@on("5.10", "6.12")
+def test_filesystem(kernel):
+    """A file system on it: metadata, flushes, trims."""
+    with guest(kernel, reserved=64, mem=192) as vm:
+        vm.run("mkfs.ext4 -q /dev/tmem0 && mkdir -p /tmp/m && mount -o discard /dev/tmem0 /tmp/m",
+               timeout=180)
+        vm.run("cp -r /usr/lib/x86_64-linux-gnu/perl-base /usr/share/zoneinfo /tmp/m/ 2>/dev/null;"
+               "cd /tmp/m && find . -type f | sort | xargs md5sum >/tmp/sums && sync &&"
+               "cd / && umount /tmp/m && echo 3 >/proc/sys/vm/drop_caches &&"
+               "mount /dev/tmem0 /tmp/m && cd /tmp/m && md5sum --quiet -c /tmp/sums",
+               timeout=300)
+        vm.run("cd /; umount /tmp/m; e2fsck -fn /dev/tmem0", timeout=120)
+
+
+@on("6.1")
+def test_header(kernel):
+    """Block 0 is a swap header until it is written, and again after a discard."""
+    with guest(kernel, reserved=64) as vm:
+        def kind():
+            return vm.run("blkid -p -o value -s TYPE /dev/tmem0", check=False)[1].strip()
+        equal(kind(), "swap", "a new disk")
+        vm.run("dd if=/dev/zero of=/dev/tmem0 bs=4k count=1 oflag=direct")
+        equal(kind(), "", "after zeros")
+        vm.run("blkdiscard /dev/tmem0")
+        equal(kind(), "swap", "after a discard")
+        vm.run("blkdiscard -z /dev/tmem0")
+        equal(kind(), "", "after zeroing")
+        vm.run("mkswap /dev/tmem0 && swapon /dev/tmem0 && swapoff /dev/tmem0")
+        # Zeros without a request: the device has one page, the header.
+        equal(vm.stats()["device"]["persistent-pages"], 1, "pages held")
