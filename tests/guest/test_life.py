@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The driver's and the device's life: loading, unplugging, resets, blockers."""
+import signal
+import time
+
+import lab
+from lab import VM, VMError, equal, guest, on, store, swapped, workset
+
+
+def test_autoload(kernel):
+    """udev finds both modules by the device's PCI id; the disk is ready to use."""
+    with guest(kernel, mem=160) as vm:
+        modules = vm.run("lsmod")
+        assert "virtio_tmem" in modules and "tmem_swap" in modules, modules
+        alias = vm.run("modinfo -F alias virtio_tmem")
+        assert "virtio:d0000003Fv*" in alias, alias
+        equal(vm.run("grep -rl 'insmod' /lib/modules/bin/init || true").strip(), "", "insmod")
+        equal(int(vm.read("/sys/block/tmem0/size")) // 2048, 256, "MiB of the disk")
+        # Away and back: pools end with the disk.
+        vm.run("swapon /dev/tmem0 && swapoff /dev/tmem0 && modprobe -r tmem_swap virtio_tmem")
+        equal(vm.stats()["pools"], [], "pools without a driver")
+        vm.run("modprobe virtio_tmem && udevadm settle && test -b /dev/tmem0")
+        status, _ = vm.run("swapon /dev/tmem0 && modprobe -r tmem_swap", check=False)
+        assert status != 0, "the module in use was unloaded"
+
+
+@on("6.1", "6.12")
+def test_hotplug(kernel):
+    """Plugged into a running guest, unplugged idle, unplugged in use."""
+    with VM(kernel=kernel, mem=192, tmem=None, objects=[store(128)]) as vm:
+        def plug():
+            vm.qmp("device_add", driver="virtio-tmem-pci", id="tmem0", bus="port0",
+                   store="store0")
+            vm.wait_for("the disk to come",
+                        lambda: not vm.run("test -b /dev/tmem0", check=False)[0], 60)
+
+        def unplug():
+            vm.qmp("device_del", id="tmem0")
+            vm.wait_for("the device to go", lambda: any(
+                e["event"] == "DEVICE_DELETED" and e["data"].get("device") == "tmem0"
+                for e in drain()), 60)
+
+        def drain():
+            vm.qmp("query-status")
+            events, vm.events = vm.events, []
+            return events
+
+        plug()
+        vm.run("swapon /dev/tmem0")
+        workset(vm, 170, "-r 0")
+        vm.run("swapoff /dev/tmem0")
+        unplug()
+        status, _ = vm.run("test -e /dev/tmem0", check=False)
+        assert status, "the disk is still there"
+
+        plug()
+        vm.run("swapon /dev/tmem0; (workset -m 170 -s 60 >/tmp/out 2>&1; echo $? >/tmp/status) & sleep 10")
+        drain()
+        unplug()
+        # Who needed the pages is killed, as on a failed disk; the guest is not.
+        vm.wait_for("the process to end", lambda: not vm.run(
+            "test -e /tmp/status", check=False)[0], 120)
+        vm.run("true")
+        equal(vm.read("/tmp/status") != "0", True, "a process without its pages fails")
+        vm.ignore = "Call Trace|WARNING"
+        assert "BUG:" not in vm.console(), "kernel bug"
+
+
+@on("5.10", "6.1", "6.12")
+def test_system_reset(kernel):
+    """A reset ends all pools; the next kernel starts with an empty device."""
+    with guest(kernel, mem=160, append="panic=0") as vm:
+        vm.run("dd if=/dev/urandom of=/dev/tmem0 bs=64k count=100 oflag=direct 2>/dev/null")
+        before = vm.stats()
+        equal(before["device"]["persistent-pages"], 1600, "pages before")
+        vm.qmp("set-action", reboot="reset")
+        vm.channel.close()
+        vm.qmp("system_reset")
+        vm.wait_for("pools to end", lambda: not vm.stats()["device"]["persistent-pages"], 30)
+        vm.wait_boot(time.monotonic() + 200)
+        after = vm.stats()
+        assert after["generation"] != before["generation"], "the generation stays"
+        vm.run("udevadm settle; swapon /dev/tmem0")
+
+
+@on("6.1")
+def test_migration_is_blocked(kernel):
+    """While pages are held, and only then, the guest cannot leave."""
+    with guest(kernel, mem=160) as vm:
+        vm.run("dd if=/dev/urandom of=/dev/tmem0 bs=64k count=10 oflag=direct 2>/dev/null")
+
+        def migrate():
+            vm.qmp("migrate", uri=f"file:{vm.dir}/image")
+            vm.wait_for("the migration's end", lambda: vm.qmp("query-migrate").get(
+                "status") in ("completed", "failed"), 120)
+            return vm.qmp("query-migrate")["status"]
+
+        try:
+            migrate()
+            raise AssertionError("migrated, and left its pages behind")
+        except VMError as error:
+            text = str(error)
+        assert "tmem0" in text and "\n" not in text.strip(), text
+        vm.run("blkdiscard /dev/tmem0; sleep 0.5")
+        vm.wait_for("pages to be flushed",
+                    lambda: not vm.stats()["device"]["persistent-pages"], 30)
+        equal(migrate(), "completed", "migration without pages")
+
+
+@on("6.1")
+def test_stopped_qemu(kernel):
+    """QEMU stops for a while, under load: nothing is lost, nothing complains."""
+    with guest(kernel, mem=192, smp=2) as vm:
+        vm.run("swapon /dev/tmem0")
+        number = vm.begin("workset -m 200 -r 1")
+        time.sleep(8)
+        vm.process.send_signal(signal.SIGSTOP)
+        time.sleep(120 if lab.LONG else 15)
+        vm.process.send_signal(signal.SIGCONT)
+        status, out = vm.end(number, 600)
+        assert status == 0 and "wrong 0" in out, out
+        swapped(vm)
+        assert "soft lockup" not in vm.console()
+
+
+@on("5.10", "6.1", "6.12")
+def test_frozen_store(kernel):
+    """The store takes no puts for a while, under load: the guest waits."""
+    with guest(kernel, mem=192, smp=2) as vm:
+        vm.run("swapon /dev/tmem0")
+        number = vm.begin("workset -m 200 -r 1")
+        vm.wait_for("swapping", lambda: vm.stats()["device"]["puts"] > 5000, 120)
+        vm.qmp("qom-set", path="/objects/store0", property="frozen", value=True)
+        time.sleep(1)
+        before = vm.stats()["device"]["puts"]
+        time.sleep(120 if lab.LONG else 15)
+        equal(vm.stats()["device"]["puts"], before, "puts while frozen")
+        vm.qmp("qom-set", path="/objects/store0", property="frozen", value=False)
+        status, out = vm.end(number, 600)
+        assert status == 0 and "wrong 0" in out, out
+        swapped(vm)
+        assert "soft lockup" not in vm.console()
+
+
+@on("6.1")
+def test_limits_change(kernel):
+    """The limit falls below what is held: puts are refused, nothing is lost."""
+    with guest(kernel, mem=192, reserved=16, size=200,
+               append="tmem_swap.disksize_mb=256 tmem_swap.force=1") as vm:
+        vm.run("swapon /dev/tmem0")
+        number = vm.begin("workset -m 170 -r 2")
+        vm.wait_for("swapping", lambda: vm.stats()["device"]["puts"] > 3000, 120)
+        vm.qmp("qom-set", path="/objects/store0", property="size", value=24 << 20)
+        equal(vm.qmp("qom-get", path="/objects/store0", property="size"), 24 << 20, "size")
+        time.sleep(5)
+        vm.qmp("qom-set", path="/objects/store0", property="size", value=200 << 20)
+        status, out = vm.end(number, 600)
+        assert status == 0 and "wrong 0" in out, out
+        equal(vm.swap_stats()["lost"], 0, "lost pages")
