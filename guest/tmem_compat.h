@@ -15,10 +15,10 @@
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 
-#if __has_include(<linux/genhd.h>)
+#ifdef TMEM_HAVE_GENHD
 #include <linux/genhd.h>
 #endif
-#if __has_include(<linux/cc_platform.h>)
+#ifdef TMEM_HAVE_CC_PLATFORM
 #include <linux/cc_platform.h>
 #else
 #include <linux/mem_encrypt.h>
@@ -72,7 +72,7 @@ static inline int tmem_compat_find_vqs(struct virtio_device *vdev,
 /* The host cannot read this guest's memory, unless it is handed out. */
 static inline bool tmem_compat_memory_encrypted(void)
 {
-#if __has_include(<linux/cc_platform.h>)
+#ifdef TMEM_HAVE_CC_PLATFORM
 	return cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT);
 #elif defined(CONFIG_AMD_MEM_ENCRYPT)
 	return sev_active();
@@ -93,10 +93,10 @@ static inline struct gendisk *tmem_compat_bio_disk(struct bio *bio)
 }
 
 #ifdef TMEM_HAVE_SUBMIT_BIO_COOKIE
-typedef blk_qc_t tmem_submit_bio_t;
+#define TMEM_SUBMIT_BIO_TYPE	blk_qc_t
 #define TMEM_SUBMIT_BIO_RETURN	BLK_QC_T_NONE
 #else
-typedef void tmem_submit_bio_t;
+#define TMEM_SUBMIT_BIO_TYPE	void
 #define TMEM_SUBMIT_BIO_RETURN
 #endif
 

@@ -669,7 +669,7 @@ static void tmem_swap_read_absent_bio(struct tmem_swap *swap,
 static bool tmem_swap_enter(struct tmem_swap *swap)
 {
 	atomic_inc(&swap->active);
-	smp_mb__after_atomic();
+	smp_mb__after_atomic();	/* see above */
 	return !READ_ONCE(swap->dead);
 }
 
@@ -864,7 +864,7 @@ static void tmem_swap_discard(struct tmem_swap *swap, struct bio *bio)
 	tmem_swap_leave(swap);
 }
 
-static tmem_submit_bio_t tmem_swap_submit_bio(struct bio *bio)
+static TMEM_SUBMIT_BIO_TYPE tmem_swap_submit_bio(struct bio *bio)
 {
 	struct tmem_swap *swap = tmem_compat_bio_disk(bio)->private_data;
 	unsigned int noio = memalloc_noio_save();

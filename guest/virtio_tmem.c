@@ -65,6 +65,7 @@ MODULE_PARM_DESC(spin_us,
  */
 struct tmem_queue {
 	struct virtqueue *vq;
+	/* protects all below, and @vq against concurrent use */
 	spinlock_t lock;
 	struct list_head waiting;
 	struct list_head inflight;
