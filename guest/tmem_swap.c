@@ -53,6 +53,8 @@
 #define TMEM_SWAP_FLUSH_DELAY	(HZ / 50)
 /* A collection of this many slots does not wait. */
 #define TMEM_SWAP_FLUSH_NOW	1024
+/* How long, at most, a device that is full is not asked again. */
+#define TMEM_SWAP_MAX_CLOSED	(HZ / 4)
 
 static unsigned int disksize_mb;
 module_param(disksize_mb, uint, 0444);
@@ -148,6 +150,9 @@ struct tmem_swap_flush {
  * @pending:	a bit per slot: to be flushed
  * @nr_present:	bits in @present
  * @nr_pending:	bits in @pending, about
+ * @closed_for:	jiffies that writes are refused without asking a full device;
+ *		0: the last write was accepted.  See tmem_swap_closed()
+ * @closed_until: when that ends
  * @header:	what block 0 reads as while it is absent
  * @header_written: block 0 is as any other
  * @lock:	protects @flushes, @free, @refused, @queued; see above
@@ -179,6 +184,8 @@ struct tmem_swap {
 	unsigned long *pending;
 	atomic_long_t nr_present;
 	atomic_long_t nr_pending;
+	unsigned long closed_for;
+	unsigned long closed_until;
 	union swap_header *header;
 	bool header_written;
 
@@ -295,6 +302,50 @@ static void tmem_swap_claim(struct tmem_swap *swap, unsigned long first,
 	wait_event(swap->wait_flush, tmem_swap_try_claim(swap, first, nr));
 }
 
+/* --- refusals --- */
+
+/*
+ * Reclaim knows of no disk that is full before its slots are used up: it comes
+ * back with every page, again and again.  So a full device is not asked each
+ * time.  It is asked as soon as a slot has been freed: what is within the
+ * device's promise is not refused here.
+ */
+static bool tmem_swap_closed(struct tmem_swap *swap)
+{
+	return READ_ONCE(swap->closed_for) &&
+	       time_before(jiffies, READ_ONCE(swap->closed_until)) &&
+	       !atomic_long_read(&swap->nr_pending);
+}
+
+static void tmem_swap_close(struct tmem_swap *swap)
+{
+	unsigned long time = clamp_t(unsigned long,
+				     2 * READ_ONCE(swap->closed_for), 1,
+				     TMEM_SWAP_MAX_CLOSED);
+
+	WRITE_ONCE(swap->closed_until, jiffies + time);
+	WRITE_ONCE(swap->closed_for, time);
+}
+
+static void tmem_swap_open_up(struct tmem_swap *swap)
+{
+	if (READ_ONCE(swap->closed_for))
+		WRITE_ONCE(swap->closed_for, 0);
+}
+
+/*
+ * Refuses a write of slots without asking.  As after a refusal by the device,
+ * nothing is held of them.
+ */
+static void tmem_swap_refuse(struct tmem_swap *swap, unsigned long slot,
+			     unsigned long nr)
+{
+	tmem_swap_count(swap, TMEM_SWAP_REFUSALS, nr);
+	while (nr--)
+		tmem_swap_forget(swap, slot++);
+	tmem_swap_schedule_flush(swap);
+}
+
 /* --- flushing --- */
 
 /* Moves a run of pending slots to @f.  False if there is none from @*cursor. */
@@ -370,6 +421,7 @@ static unsigned int tmem_swap_start_flushes(struct tmem_swap *swap,
 
 		if (!tmem_swap_take_pending(swap, f, cursor))
 			continue;
+		tmem_swap_open_up(swap);
 		tmem_swap_submit_flush(f);
 		nr++;
 	}
@@ -492,6 +544,12 @@ static int tmem_swap_end_slot(struct tmem_swap_io *io, unsigned int i)
 	return error;
 }
 
+static bool tmem_swap_was_refused(const struct tmem_swap_io *io)
+{
+	return io->req.op == VIRTIO_TMEM_OP_PUT && !io->req.error &&
+	       io->req.completed < io->req.count;
+}
+
 static void tmem_swap_end_io(struct tmem_swap_io *io)
 {
 	struct tmem_swap *swap = io->swap;
@@ -499,6 +557,10 @@ static void tmem_swap_end_io(struct tmem_swap_io *io)
 
 	tmem_swap_count(swap, io->req.op == VIRTIO_TMEM_OP_GET ?
 			TMEM_SWAP_READS : TMEM_SWAP_WRITES, io->req.completed);
+	if (tmem_swap_was_refused(io))
+		tmem_swap_close(swap);
+	else if (io->req.op == VIRTIO_TMEM_OP_PUT)
+		tmem_swap_open_up(swap);
 	for (p = 0; p < io->nr_parts; p++) {
 		struct tmem_swap_part *part = &io->parts[p];
 		unsigned int end = i + part->nr;
@@ -523,28 +585,38 @@ static void tmem_swap_end_io(struct tmem_swap_io *io)
 		tmem_swap_put_io(io);
 }
 
-static bool tmem_swap_was_refused(const struct tmem_swap_io *io)
+/*
+ * A refused request waits for the flushes that make room, if there are any: it
+ * is of no use to ask a full device twice.
+ */
+static bool tmem_swap_try_again(struct tmem_swap_io *io)
 {
-	return io->req.op == VIRTIO_TMEM_OP_PUT && !io->req.error &&
-	       io->req.completed < io->req.count;
+	struct tmem_swap *swap = io->swap;
+	unsigned long flags;
+	bool again;
+
+	if (!tmem_swap_was_refused(io) || io->tried)
+		return false;
+	io->tried = true;
+	spin_lock_irqsave(&swap->lock, flags);
+	again = atomic_long_read(&swap->nr_pending) ||
+		tmem_swap_flushing(swap, 0, swap->nr_slots);
+	if (again)
+		list_add_tail(&io->link, &swap->refused);
+	spin_unlock_irqrestore(&swap->lock, flags);
+	if (!again)
+		return false;
+	tmem_swap_count(swap, TMEM_SWAP_RETRIES, 1);
+	mod_delayed_work(swap->wq, &swap->flush_work, 0);
+	return true;
 }
 
 static void tmem_swap_done(struct tmem_request *req)
 {
 	struct tmem_swap_io *io = container_of(req, struct tmem_swap_io, req);
-	struct tmem_swap *swap = io->swap;
-	unsigned long flags;
 
-	if (tmem_swap_was_refused(io) && !io->tried) {
-		io->tried = true;
-		tmem_swap_count(swap, TMEM_SWAP_RETRIES, 1);
-		spin_lock_irqsave(&swap->lock, flags);
-		list_add_tail(&io->link, &swap->refused);
-		spin_unlock_irqrestore(&swap->lock, flags);
-		mod_delayed_work(swap->wq, &swap->flush_work, 0);
-		return;
-	}
-	tmem_swap_end_io(io);
+	if (!tmem_swap_try_again(io))
+		tmem_swap_end_io(io);
 }
 
 static void tmem_swap_submit_io(struct tmem_swap_io *io)
@@ -829,10 +901,17 @@ static bool tmem_swap_plug_bio(struct tmem_swap *swap, struct bio *bio)
 static void tmem_swap_rw(struct tmem_swap *swap, struct bio *bio)
 {
 	unsigned long first = bio->bi_iter.bi_sector / SECTORS_PER_SLOT;
+	unsigned long nr = bio->bi_iter.bi_size / PAGE_SIZE;
 	struct bio_list bios = BIO_EMPTY_LIST;
 
-	if (op_is_write(bio_op(bio)) && bio->bi_iter.bi_size) {
-		tmem_swap_claim(swap, first, bio->bi_iter.bi_size / PAGE_SIZE);
+	if (op_is_write(bio_op(bio)) && nr) {
+		if (tmem_swap_closed(swap)) {
+			tmem_swap_refuse(swap, first, nr);
+			bio_io_error(bio);
+			tmem_swap_leave(swap);
+			return;
+		}
+		tmem_swap_claim(swap, first, nr);
 		if (!first)
 			WRITE_ONCE(swap->header_written, true);
 	}
@@ -907,6 +986,10 @@ static int tmem_swap_rw_one(struct tmem_swap *swap, unsigned long slot,
 	int error;
 
 	if (write) {
+		if (tmem_swap_closed(swap)) {
+			tmem_swap_refuse(swap, slot, 1);
+			return -ENOSPC;
+		}
 		tmem_swap_claim(swap, slot, 1);
 		if (!slot)
 			WRITE_ONCE(swap->header_written, true);
