@@ -54,7 +54,11 @@ def test_hotplug(kernel):
         assert status, "the disk is still there"
 
         plug()
-        vm.run("swapon /dev/tmem0; (workset -m 170 -s 60 >/tmp/out 2>&1; echo $? >/tmp/status) & sleep 10")
+        # Not the command's output: that would be waited for.
+        vm.run("swapon /dev/tmem0; (workset -m 170 -s 60 >/tmp/out 2>&1; echo $? >/tmp/status)"
+               " >/dev/null 2>&1 &")
+        vm.wait_for("swapping", lambda: vm.stats()["device"]["puts"] > 5000, 120)
+        time.sleep(5)
         drain()
         unplug()
         # Who needed the pages is killed, as on a failed disk; the guest is not,
