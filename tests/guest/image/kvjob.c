@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * A verified job for a key-value server: sets keys, reads each of them back in
- * another order, and compares every byte.
+ * A verified job for a key-value server: sets keys, takes each of them out again
+ * in another order, and compares every byte.
  *
  * Values are generated, of mixed entropy: part random, part text, part zeros.
  */
@@ -82,12 +82,13 @@ static int set(unsigned long first, unsigned long n, char *value)
 }
 
 /* 1: right; 0: wrong; -1: the server is gone */
-static int get(unsigned long key, char *value, char *want)
+static int take(unsigned long key, char *value, char *want)
 {
 	char line[64];
 
 	snprintf(line, sizeof(line), "key:%012lu", key);
-	fprintf(to, "*2\r\n$3\r\nGET\r\n$%zu\r\n%s\r\n", strlen(line), line);
+	/* Taken out, so that what the job needs has one peak and ends. */
+	fprintf(to, "*2\r\n$6\r\nGETDEL\r\n$%zu\r\n%s\r\n", strlen(line), line);
 	if (fflush(to) || !fgets(line, sizeof(line), from))
 		return -1;
 	if (line[0] != '$' || strtoul(line + 1, NULL, 10) != bytes)
@@ -127,7 +128,7 @@ int main(int argc, char **argv)
 		done += n;
 	}
 	for (i = 0; i < keys; i++) {
-		c = get((i * 7919 + 13) % keys, value, want);
+		c = take((i * 7919 + 13) % keys, value, want);
 		if (c < 0)
 			goto out;
 		verified += c;
