@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One side of the demonstration: three guests, their jobs, and what they cost.
+
+The sides differ in one thing.  With zram, each guest has SHARE MiB more RAM,
+which is its own.  With virtio-tmem, the guests' shares are one budget; the
+operator below moves it between their stores, as a broker would, by what the
+stores say of themselves.  It is not told whose turn it is.
+"""
+import os
+import re
+import threading
+import time
+
+from vm import VM, VMError
+
+MIB = 1 << 20
+GUESTS = 3
+RAM = 128               # MiB of a guest with virtio-tmem
+SHARE = 44              # MiB a guest: zram's RAM, or a third of the budget
+BUDGET = SHARE * GUESTS # MiB that move
+IDLE = 4                # MiB that a store may take at once, without the operator
+DISK = 512              # MiB of the swap disk on either side
+VALUE = 16320           # bytes of a value; with redis' header just below 16 KiB
+PATIENCE = 2            # a job may take that many times as long as any that was done,
+LEAST_LIMIT = 30        # but at least so many seconds,
+MOST_LIMIT = 900        # and never more
+
+
+def host_bytes(pid):
+    """Bytes of host memory that a process takes: PSS, and its memfds' blocks.
+
+    A page of a memfd is in the PSS only while it is mapped, so those are left
+    out there and counted by what the kernel allocated.
+    """
+    total = 0
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+            for line in file:
+                if re.match("Pss_(Anon|File):", line):
+                    total += int(line.split()[1]) * 1024
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            path = f"/proc/{pid}/fd/{fd}"
+            if os.readlink(path).startswith("/memfd:"):
+                total += os.stat(path).st_blocks * 512
+    except OSError:
+        pass
+    return total
+
+
+class Pace:
+    """How long jobs take that are done, on either side: who takes twice as
+    long thrashes.  A slow machine is no reason to fail."""
+
+    def __init__(self):
+        self.slowest = None
+
+    def done(self, job):
+        if job.ok:
+            self.slowest = max(job.seconds, self.slowest or 0)
+
+    def limit(self):
+        if self.slowest is None:
+            return MOST_LIMIT
+        return max(LEAST_LIMIT, PATIENCE * self.slowest)
+
+
+class Job:
+    """What came of one job."""
+
+    def __init__(self, number, load):
+        self.vm, self.load, self.keys = number, load, load * MIB // VALUE
+        self.verified = self.wrong = self.oom = self.seconds = 0
+        self.ok = False
+        self.state = "failed"
+
+    def read(self, status, out):
+        words = out.split()
+        for name in ("verified", "wrong"):
+            if name in words:
+                setattr(self, name, int(words[words.index(name) + 1]))
+        self.ok = status == 0 and self.verified == self.keys
+        self.state = "verified" if self.ok else "failed"
+
+
+class Side:
+    """Three guests; base of the two below."""
+    name = "?"
+
+    def __init__(self, kernel, accel, pace):
+        self.pace = pace
+        self.vms = [self.make(kernel, accel) for _ in range(GUESTS)]
+        self.state = ["starting"] * GUESTS
+        self.jobs = []
+        self.peak = 0           # bytes of the host, all guests together
+        self.history = []       # (seconds, bytes of each store)
+        self.error = None
+        self.began = time.monotonic()
+
+    def make(self, kernel, accel):
+        raise NotImplementedError
+
+    def swap_on(self, vm):
+        raise NotImplementedError
+
+    def start(self):
+        for number, vm in enumerate(self.vms):
+            vm.start()
+            self.swap_on(vm)
+            # What redis frees is the kernel's at once, on either side.
+            vm.run("MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0 "
+                   "redis-server --save '' --appendonly no --port 0 --unixsocket /run/redis.sock "
+                   "--daemonize yes --dir /tmp >/dev/null; "
+                   "while ! redis-cli -s /run/redis.sock ping >/dev/null 2>&1; do sleep 0.1; done; "
+                   "echo 500 >/proc/$(pidof redis-server)/oom_score_adj")
+            self.state[number] = "idle"
+
+    def sample(self):
+        """Once a second, while jobs run."""
+        self.peak = max(self.peak, sum(host_bytes(vm.process.pid)
+                                       for vm in self.vms if vm.process))
+
+    def run(self, load):
+        """The jobs, one after another."""
+        try:
+            for number in range(GUESTS):
+                self.jobs.append(self.job(number, load))
+        except VMError as error:  # shown in the table; the other side goes on
+            self.error = str(error).splitlines()[0]
+
+    def job(self, number, load):
+        vm, job = self.vms[number], Job(number, load)
+        self.state[number] = "working"
+        start = time.monotonic()
+        command = vm.begin(f"kvjob -n {job.keys} -b {VALUE} -S {number + 1}")
+        answer = None
+        while answer is None and job.seconds < self.pace.limit():
+            answer = vm.poll(command, 1)
+            job.seconds = time.monotonic() - start
+        if answer:
+            job.read(*answer)
+            job.oom = int(vm.run("sed -n 's/^oom_kill //p' /proc/vmstat", timeout=60))
+            self.pace.done(job)
+        else:
+            # It thrashes, and answers nothing.  Its memory is another's now.
+            job.state = "cut off"
+            vm.stop()
+        self.state[number] = job.state
+        return job
+
+    def passed(self):
+        return not self.error and len(self.jobs) == GUESTS and all(j.ok for j in self.jobs)
+
+    def stop(self):
+        for vm in self.vms:
+            vm.stop()
+
+
+class ZramSide(Side):
+    """Each guest compresses into its own RAM, of which it has SHARE more."""
+    name = "zram"
+    ram, moves = RAM + SHARE, 0
+
+    def make(self, kernel, accel):
+        return VM(kernel=kernel, mem=self.ram, accel=accel, tmem=None)
+
+    def swap_on(self, vm):
+        vm.run("modprobe zram && echo lz4 >/sys/block/zram0/comp_algorithm && "
+               f"echo {DISK}M >/sys/block/zram0/disksize && mkswap /dev/zram0 && "
+               "swapon /dev/zram0")
+
+
+class TmemSide(Side):
+    """The guests' shares are one budget, in stores of their QEMU processes."""
+    name = "virtio-tmem"
+    ram, moves = RAM, BUDGET
+
+    def __init__(self, kernel, accel, pace):
+        super().__init__(kernel, accel, pace)
+        self.held = [0] * GUESTS        # MiB in the store now
+        self.limit = [IDLE] * GUESTS    # MiB that it may take
+        self.top = [0] * GUESTS         # MiB at the job's peak
+        self.back = []                  # (MiB at the peak, MiB after the job)
+        self.pages = self.requests = self.kicks = 0
+        self.ratio = 0.0
+        self.stopping = threading.Event()
+        self.operator = threading.Thread(target=self.operate, daemon=True)
+
+    def make(self, kernel, accel):
+        return VM(kernel=kernel, mem=self.ram, accel=accel,
+                  tmem="virtio-tmem-pci,store=store0",
+                  objects=[f"tmem-store,id=store0,size={IDLE}M,reserved=1M"],
+                  append=f"tmem_swap.disksize_mb={DISK} tmem_swap.force=1")
+
+    def swap_on(self, vm):
+        vm.run("swapon /dev/tmem0")
+
+    def start(self):
+        super().start()
+        self.operator.start()
+
+    def stop(self):
+        self.stopping.set()
+        if self.operator.is_alive():
+            self.operator.join()
+        super().stop()
+
+    # --------------------------------------------------------- the operator
+
+    def operate(self):
+        """Four times a second: who grows gets what the others do not hold."""
+        hungry = 0
+        while not self.stopping.wait(0.25):
+            try:
+                devices = [vm.stats()["device"] for vm in self.vms]
+            except (VMError, AttributeError, OSError):
+                return          # a guest was cut off: the side has failed
+            held = [d["held-bytes"] / MIB for d in devices]
+            growth = [new - old for new, old in zip(held, self.held)]
+            if max(growth) > 0.25:
+                hungry = growth.index(max(growth))
+            self.held = held
+            self.top = [max(a, b) for a, b in zip(self.top, held)]
+            self.note_ratio(devices[hungry])
+            self.history.append((time.monotonic() - self.began, *held))
+            self.divide(hungry)
+
+    def divide(self, hungry):
+        """What is held, and a little more, for each; the rest for one."""
+        limit = [min(BUDGET, int(h) + IDLE) for h in self.held]
+        limit[hungry] = 0
+        limit[hungry] = max(IDLE, BUDGET - sum(limit))
+        # Those that shrink first: the sum must not exceed the budget.
+        for number in sorted(range(GUESTS), key=lambda n: limit[n] - self.limit[n]):
+            if limit[number] != self.limit[number]:
+                try:
+                    self.vms[number].qmp("qom-set", path="/objects/store0", property="size",
+                                         value=limit[number] * MIB)
+                except (VMError, AttributeError, OSError):
+                    return
+                self.limit[number] = limit[number]
+
+    def note_ratio(self, device):
+        if device["stored-bytes"] > 16 * MIB:
+            self.ratio = device["persistent-raw-bytes"] / device["stored-bytes"]
+
+    # -------------------------------------------------------------- the job
+
+    def job(self, number, load):
+        vm = self.vms[number]
+        before, self.top[number] = vm.stats(), 0
+        job = super().job(number, load)
+        peak = self.top[number]
+        if not vm.process:
+            return job
+        after = vm.stats()
+        for kind in ("put", "get", "flush"):
+            self.requests += after["requests"][kind] - before["requests"][kind]
+        for kind in ("put", "get"):
+            self.pages += after["pages"][kind] - before["pages"][kind]
+        self.kicks += sum(q["kicks"] for q in after["queues"]) - \
+            sum(q["kicks"] for q in before["queues"])
+        time.sleep(1)           # freed slots are flushed within milliseconds
+        self.back.append((peak, vm.stats()["device"]["held-bytes"] / MIB))
+        return job
+
+    # ------------------------------------------------------------ a full store
+
+    def fill(self, limit=16):
+        """A store is filled to its limit.  What the guest and the device say of it."""
+        self.stopping.set()
+        self.operator.join()
+        vm = next(vm for vm in self.vms if vm.process)
+        vm.qmp("qom-set", path="/objects/store0", property="size", value=limit * MIB)
+        status, _ = vm.run("swapoff /dev/tmem0 && dd if=/dev/urandom of=/dev/tmem0 bs=64k "
+                           "count=640 oflag=direct", timeout=120, check=False)
+        disk, device = vm.swap_stats(), vm.stats()["device"]
+        alive = vm.run("redis-cli -s /run/redis.sock ping 2>&1", check=False)[1].strip()
+        return {"limit": limit, "write_failed": status != 0,
+                "held": device["held-bytes"] / MIB, "refusals": disk["refusals"],
+                "guest": "goes on" if alive == "PONG" else f"does not answer: {alive}"}
