@@ -3,15 +3,21 @@
 # "make" alone says what there is.
 
 help:
+	@echo "make demo           three guests share host memory: zram against virtio-tmem"
 	@echo "make check          all tests; installs what it needs"
 	@echo "make check-unit     libtmem and the server alone (check-asan, check-tsan, check-model)"
 	@echo "make check-qtest    the QEMU device without a guest"
 	@echo "make check-guest    guests that swap, on three kernels (KERNEL=6.1 for one)"
 	@echo "make check-mutants  each known bug, brought back, must fail a test"
+	@echo "make check-fresh    both README commands in a Debian that has git and make only"
+	@echo "make soak           ISSUE=2 HOURS=n: the same tests for hours"
+	@echo "make bench-swap     swap on virtio-tmem, virtio-blk in RAM, zram: one guest, one run"
 	@echo "make qemu           QEMU with the device; prints where the binary is"
 	@echo "make modules        the guest driver for Debian's 5.10, 6.1 and 6.12"
 	@echo "make clean          remove what was downloaded and built (scripts/lib.sh: CACHE)"
 
+demo:
+	@demo/demo $(if $(SEARCH),--search) $(ARGS)
 check:
 	@scripts/install-packages build
 	@tests/run
@@ -22,6 +28,12 @@ check-guest:
 	@tests/guest/run $(if $(KERNEL),--kernel $(KERNEL)) $(TESTS)
 check-mutants:
 	@scripts/check-mutants $(MUTANTS)
+check-fresh:
+	@scripts/check-fresh $(ARGS)
+soak:
+	@scripts/soak "$(ISSUE)" "$(HOURS)"
+bench-swap:
+	@bench/bench-swap $(ARGS)
 qemu:
 	@scripts/build-qemu
 modules:
@@ -29,5 +41,5 @@ modules:
 clean:
 	@scripts/clean
 
-.PHONY: help check check-unit check-model check-asan check-tsan check-qtest \
-	check-modules check-guest check-mutants qemu modules clean
+.PHONY: help demo check check-unit check-model check-asan check-tsan check-qtest \
+	check-modules check-guest check-mutants check-fresh soak bench-swap qemu modules clean

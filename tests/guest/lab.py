@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What guest tests share."""
+"""What guest tests and benchmarks share."""
+import threading
+import time
+
 from vm import VM, VMError  # noqa: F401  (tests import them from here)
 
 ALL = ["5.10", "6.1", "6.12"]
@@ -9,6 +12,30 @@ LONG = False
 
 class Skip(Exception):
     """This machine cannot run the test; its text says why."""
+
+
+class Alive:
+    """With it, a line every 8 s says that something long goes on."""
+
+    def __init__(self, what):
+        self.what, self.start = what, time.monotonic()
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.tell, daemon=True)
+
+    def tell(self):
+        while not self.ended.wait(8):
+            print(f"    {time.monotonic() - self.start:3.0f} s  {self.what}", flush=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
+
+    def seconds(self):
+        return time.monotonic() - self.start
 
 
 def on(*kernels):

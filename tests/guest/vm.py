@@ -31,6 +31,12 @@ class VMError(Exception):
     """The guest or QEMU did not do what was asked."""
 
 
+def cache():
+    """The folder for what was downloaded, built and measured: $CACHE of scripts/lib.sh."""
+    return os.environ.get("VIRTIO_TMEM_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "virtio-tmem")
+
+
 def tool(name, *args):
     """What a script of the project prints last."""
     done = subprocess.run([os.path.join(TOP, "scripts", name), *args],
@@ -53,16 +59,19 @@ class Channel:
         self.sock.settimeout(30)
         self.sock.sendall(line.encode() + b"\n")
 
+    def fill(self, deadline):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise socket.timeout()
+        self.sock.settimeout(left)
+        data = self.sock.recv(65536)
+        if not data:
+            raise ConnectionError("closed")
+        self.buffer += data
+
     def receive(self, deadline):
         while b"\n" not in self.buffer:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise socket.timeout()
-            self.sock.settimeout(left)
-            data = self.sock.recv(65536)
-            if not data:
-                raise ConnectionError("closed")
-            self.buffer += data
+            self.fill(deadline)
         line, self.buffer = self.buffer.split(b"\n", 1)
         return line.decode(errors="replace")
 
@@ -205,6 +214,18 @@ class VM:
                 break
         output = base64.b64decode(fields[2]).decode(errors="replace") if len(fields) > 2 else ""
         return int(fields[1]), output
+
+    def poll(self, number, seconds):
+        """As end(), but None if there is no answer in that time."""
+        deadline = time.monotonic() + seconds
+        try:
+            while b"\n" not in self.channel.buffer:
+                self.channel.fill(deadline)
+        except socket.timeout:
+            return None
+        except OSError as error:
+            self.fail(f"the guest is gone: {error}")
+        return self.end(number)
 
     def run(self, command, timeout=120, check=True):
         """A shell command in the guest; its output."""
