@@ -155,8 +155,9 @@ static void segment_relink(struct arena *arena, struct segment *segment)
 }
 
 /*
- * One more region of address space and of descriptors.  The memfd's size grows
- * with it, its blocks do not.  arena->lock is not held.
+ * One more region of address space and of descriptors.  arena->lock is not
+ * held.  The memfd's size is fallocate()'s to raise, see populate(): setting
+ * it here would cut off what others, who were faster, have added meanwhile.
  */
 static int region_add(struct arena *arena, unsigned int index)
 {
@@ -170,10 +171,6 @@ static int region_add(struct arena *arena, unsigned int index)
 	segments = store_zalloc(store, bytes);
 	if (!segments)
 		return -ENOMEM;
-	if (ftruncate(arena->fd, (index + 1) * REGION_BYTES)) {
-		store_free(store, segments);
-		return -ENOMEM;
-	}
 	data = mmap(NULL, REGION_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
 		    arena->fd, index * REGION_BYTES);
 	if (data == MAP_FAILED) {
@@ -291,7 +288,8 @@ static void span_end(struct arena *arena, struct span *span)
 
 /*
  * Take host memory for the pages of @mask that have none.  Nothing is held:
- * fallocate() may have to reclaim.  0 or -ENOMEM.
+ * fallocate() may have to reclaim.  It also raises the file's size, so that
+ * no page of a span lies beyond the end.  0 or -ENOMEM.
  */
 static int populate(struct arena *arena, uint32_t number, uint16_t mask)
 {

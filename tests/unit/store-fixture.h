@@ -31,7 +31,25 @@ struct failing_memory {
 	atomic_long fail_at; /* this call fails, and later ones too; 0: none */
 	atomic_bool only_fallocate;
 	atomic_long live; /* allocations that were not freed */
+	/*
+	 * Called before the memory is given, once: it is set to NULL first.
+	 * What the store holds then, others do without; where it holds no
+	 * lock, as for a span or a region, the hook may submit ops.
+	 */
+	void (*hook)(void *arg);
+	void *hook_arg;
+	size_t hook_size; /* only for allocations from here on; 0: fallocate */
 };
+
+static inline void memory_hook(struct failing_memory *m, size_t size)
+{
+	void (*hook)(void *arg) = m->hook;
+
+	if (!hook || (m->hook_size ? size < m->hook_size : size))
+		return;
+	m->hook = NULL;
+	hook(m->hook_arg);
+}
 
 static inline bool memory_fails(struct failing_memory *m, bool is_fallocate)
 {
@@ -44,8 +62,10 @@ static inline bool memory_fails(struct failing_memory *m, bool is_fallocate)
 static inline void *failing_zalloc(void *opaque, size_t size)
 {
 	struct failing_memory *m = opaque;
-	void *ptr = memory_fails(m, false) ? NULL : calloc(1, size);
+	void *ptr;
 
+	memory_hook(m, size);
+	ptr = memory_fails(m, false) ? NULL : calloc(1, size);
 	if (ptr)
 		atomic_fetch_add(&m->live, 1);
 	return ptr;
@@ -63,6 +83,7 @@ static inline void failing_free(void *opaque, void *ptr)
 static inline int failing_fallocate(void *opaque, int fd, int mode,
 				    uint64_t offset, uint64_t length)
 {
+	memory_hook(opaque, 0);
 	if (memory_fails(opaque, true))
 		return -ENOSPC;
 	return fallocate(fd, mode, offset, length) ? -errno : 0;
