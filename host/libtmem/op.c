@@ -148,24 +148,53 @@ static atomic_uint_fast64_t *raw_bytes(struct tmem_pool *pool)
 }
 
 /*
- * Is a page that has just been claimed within the reservation?  A page that is
- * there already counts once.  Objects that were flushed as a whole but still
- * drain are not held against the guest: finish them first.
+ * What a put is entitled to.  Claimed raw bytes are counted as the tenant's
+ * from the moment when the put is found to be guaranteed, so that no two puts
+ * use the same rest of a reservation.  One that is not guaranteed, or that
+ * replaces a page, is counted when it is published and not before: it may
+ * still be refused, and must not use up what another is promised.
  */
-static bool is_guaranteed(struct tmem_pool *pool, bool present)
+struct claim {
+	bool guaranteed;
+	uint32_t raw;
+};
+
+static bool within_reservation(struct tmem_tenant *tenant, uint64_t raw)
 {
-	struct tmem_tenant *tenant = pool->tenant;
+	return raw <= atomic_load(&tenant->reserved);
+}
+
+/* @present: the key holds a page, which the new one replaces. */
+static struct claim claim_raw(struct tmem_pool *pool, bool present)
+{
+	uint32_t size = present ? 0 : pool->page_size;
+	struct claim claim = { 0 };
+	uint64_t raw;
 
 	if (!pool->arena->persistent)
-		return false;
+		return claim;
 	for (;;) {
-		uint64_t raw = atomic_load(raw_bytes(pool));
-
-		if (raw - (present ? pool->page_size : 0) <= tenant->reserved)
-			return true;
+		raw = atomic_load(raw_bytes(pool));
+		while (within_reservation(pool->tenant, raw + size)) {
+			if (!atomic_compare_exchange_weak(raw_bytes(pool), &raw,
+							  raw + size))
+				continue;
+			claim.guaranteed = true;
+			claim.raw = size;
+			return claim;
+		}
+		/*
+		 * Objects that were flushed as a whole but still drain are not
+		 * held against the guest: finish them first.
+		 */
 		if (!pool_drain_detached(pool, 1024))
-			return false;
+			return claim;
 	}
+}
+
+static void unclaim_raw(struct tmem_pool *pool, const struct claim *claim)
+{
+	atomic_fetch_sub(raw_bytes(pool), claim->raw);
 }
 
 /*
@@ -209,15 +238,16 @@ static int store_bytes(struct tmem_pool *pool, struct tmem_object *object,
 /* The page becomes visible, and the one that it replaces goes. */
 static void publish(struct tmem_pool *pool, struct tmem_leaf *leaf,
 		    unsigned int entry, const struct encoded *encoded,
-		    struct chunk *chunk)
+		    struct chunk *chunk, const struct claim *claim)
 {
-	tmem_handle old = leaf_forget(pool, leaf, entry);
-	tmem_handle handle =
-		encoded->type == HANDLE_SAME ?
-			handle_same(encoded->pattern) :
-			arena_publish(pool->arena, chunk, encoded->type, leaf,
-				      entry);
+	tmem_handle old, handle;
 
+	atomic_fetch_add(raw_bytes(pool), pool->page_size - claim->raw);
+	old = leaf_forget(pool, leaf, entry);
+	handle = encoded->type == HANDLE_SAME ?
+			 handle_same(encoded->pattern) :
+			 arena_publish(pool->arena, chunk, encoded->type, leaf,
+				       entry);
 	atomic_store_explicit(&leaf->word[entry], handle, memory_order_release);
 	leaf->used++;
 	atomic_fetch_add(&pool->count.pages, 1);
@@ -234,23 +264,22 @@ static int put_encoded(struct tmem_pool *pool, struct tmem_object *object,
 		       uint64_t index, const struct encoded *encoded)
 {
 	bool has_leaf, present = key_present(object, index, &has_leaf);
-	bool guaranteed, has_chunk = encoded->type != HANDLE_SAME;
+	bool has_chunk = encoded->type != HANDLE_SAME;
+	struct claim claim = claim_raw(pool, present);
 	struct chunk chunk = { 0 };
 	struct tmem_leaf *leaf;
 	int error = 0;
 
-	atomic_fetch_add(raw_bytes(pool), pool->page_size);
-	guaranteed = is_guaranteed(pool, present);
 	if (!has_leaf)
-		error = claim_index(pool, guaranteed);
+		error = claim_index(pool, claim.guaranteed);
 	if (!error && has_chunk)
-		error = store_bytes(pool, object, index, encoded, guaranteed,
-				    present, &chunk);
+		error = store_bytes(pool, object, index, encoded,
+				    claim.guaranteed, present, &chunk);
 	if (!error) {
 		leaf = leaf_lock(object, index, true);
 		if (leaf) {
 			publish(pool, leaf, index % LEAF_ENTRIES, encoded,
-				&chunk);
+				&chunk, &claim);
 			pthread_mutex_unlock(leaf->stripe);
 			return 0;
 		}
@@ -260,7 +289,7 @@ static int put_encoded(struct tmem_pool *pool, struct tmem_object *object,
 	}
 	/* Refused: an old page under the key would be a stale one. */
 	forget_key(pool, object, index);
-	atomic_fetch_sub(raw_bytes(pool), pool->page_size);
+	unclaim_raw(pool, &claim);
 	return error;
 }
 
