@@ -181,13 +181,13 @@ void object_put(struct tmem_object *object)
 
 	pthread_mutex_lock(&pool->lock);
 	/* Without pins nobody holds or waits for object->lock. */
-	if (--object->pins == 0 && object->leaves && object->detached) {
+	if (--object->pins == 0 && object->leaves && object_detached(object)) {
 		/* A put that found it before it was detached came after all. */
 		object->pins++;
 		list_add_tail(&pool->detached, &object->link);
 	} else if (!object->pins && !object->leaves) {
 		list_del(&object->link);
-		if (!object->detached)
+		if (!object_detached(object))
 			pool->num_objects--;
 		pthread_mutex_destroy(&object->lock);
 		index_free(pool, object, sizeof(*object));
@@ -198,10 +198,15 @@ void object_put(struct tmem_object *object)
 void object_detach(struct tmem_object *object)
 {
 	struct tmem_pool *pool = object->pool;
+	uint64_t pages;
 
 	pthread_mutex_lock(&pool->lock);
-	if (!object->detached) {
-		object->detached = true;
+	if (!object_detached(object)) {
+		/* Whoever adds or removes a page sees on which side it is. */
+		pages = atomic_fetch_or(&object->pages, OBJECT_DETACHED);
+		atomic_fetch_add(&pool->tenant->store->draining_pages, pages);
+		atomic_fetch_sub(&pool->count.pages, pages);
+		atomic_fetch_sub(raw_bytes(pool), pages * pool->page_size);
 		object->pins++; /* the list's */
 		pool->num_objects--;
 		list_del(&object->link);
@@ -527,29 +532,53 @@ void pool_prune(struct tmem_pool *pool)
 	}
 }
 
+atomic_uint_fast64_t *raw_bytes(struct tmem_pool *pool)
+{
+	return pool->arena->persistent ? &pool->tenant->persistent_raw :
+					 &pool->tenant->ephemeral_raw;
+}
+
+void leaf_count(struct tmem_pool *pool, struct tmem_leaf *leaf,
+		tmem_handle handle, uint32_t claimed)
+{
+	leaf->used++;
+	atomic_fetch_add(&pool->count.stored_bytes, handle_length(handle));
+	if (handle_type(handle) == HANDLE_SAME)
+		atomic_fetch_add(&pool->count.same_filled, 1);
+	if (handle_type(handle) == HANDLE_RAW)
+		atomic_fetch_add(&pool->count.raw, 1);
+	/* First the pool's, so that object_detach() finds what it takes away. */
+	atomic_fetch_add(raw_bytes(pool), pool->page_size - claimed);
+	atomic_fetch_add(&pool->count.pages, 1);
+	if (atomic_fetch_add(&leaf->object->pages, 1) & OBJECT_DETACHED) {
+		atomic_fetch_sub(raw_bytes(pool), pool->page_size);
+		atomic_fetch_sub(&pool->count.pages, 1);
+		atomic_fetch_add(&pool->tenant->store->draining_pages, 1);
+	}
+}
+
 tmem_handle leaf_forget(struct tmem_pool *pool, struct tmem_leaf *leaf,
 			unsigned int entry)
 {
-	struct tmem_tenant *tenant = pool->tenant;
 	tmem_handle handle = atomic_load(&leaf->word[entry]);
+	bool detached;
 
 	if (handle == HANDLE_EMPTY)
 		return handle;
 	atomic_store(&leaf->word[entry], HANDLE_EMPTY);
 	leaf->used--;
-	atomic_fetch_sub(&pool->count.pages, 1);
 	atomic_fetch_sub(&pool->count.stored_bytes, handle_length(handle));
 	if (handle_type(handle) == HANDLE_SAME)
 		atomic_fetch_sub(&pool->count.same_filled, 1);
 	if (handle_type(handle) == HANDLE_RAW)
 		atomic_fetch_sub(&pool->count.raw, 1);
-	if (pool->settled)
-		atomic_fetch_sub(&tenant->store->draining_pages, 1);
+	detached = atomic_fetch_sub(&leaf->object->pages, 1) & OBJECT_DETACHED;
+	if (!detached)
+		atomic_fetch_sub(&pool->count.pages, 1);
+	if (detached || pool->settled)
+		atomic_fetch_sub(&pool->tenant->store->draining_pages, 1);
 	else
-		atomic_fetch_sub(pool->arena->persistent ?
-					 &tenant->persistent_raw :
-					 &tenant->ephemeral_raw,
-				 pool->page_size);
+		atomic_fetch_sub(raw_bytes(pool), pool->page_size);
 	return handle;
 }
 
@@ -569,7 +598,7 @@ void leaf_remove(struct tmem_pool *pool, struct tmem_leaf *leaf,
 static int object_check(struct tmem_object *object, uint64_t *pages,
 			uint64_t *stored, char *message, size_t size)
 {
-	uint64_t leaves = 0, number = 0;
+	uint64_t leaves = 0, number = 0, found = 0;
 	struct tmem_leaf *leaf;
 
 	while ((leaf = leaf_lock_next(object, number))) {
@@ -583,7 +612,7 @@ static int object_check(struct tmem_object *object, uint64_t *pages,
 		}
 		number = leaf->number + 1;
 		leaves++;
-		*pages += used;
+		found += used;
 		if (used != leaf->used || (!used && !leaf->queued)) {
 			pthread_mutex_unlock(leaf->stripe);
 			return FAULT("leaf: %u words used, %u counted", used,
@@ -593,6 +622,12 @@ static int object_check(struct tmem_object *object, uint64_t *pages,
 		if (!number)
 			break;
 	}
+	if (found != (atomic_load(&object->pages) & ~OBJECT_DETACHED))
+		return FAULT("object: %ju pages found, %ju counted",
+			     (uintmax_t)found,
+			     (uintmax_t)atomic_load(&object->pages));
+	if (!object_detached(object))
+		*pages += found;
 	if (leaves != object->leaves || (!leaves && !object->pins))
 		return FAULT("object: %ju leaves found, %ju counted",
 			     (uintmax_t)leaves, (uintmax_t)object->leaves);

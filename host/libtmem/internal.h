@@ -262,13 +262,25 @@ struct tmem_object {
 	struct tmem_pool *pool;
 	uint8_t id[TMEM_OBJECT_SIZE];
 	uint32_t pins; /* ops that use it; under pool->lock */
-	bool detached; /* flushed as a whole: on pool->detached, which pins it */
+	/*
+	 * Pages in it.  With OBJECT_DETACHED, set under pool->lock, it was
+	 * flushed as a whole: pool->detached pins it, and its pages count as
+	 * draining rather than as the pool's.
+	 */
+	atomic_uint_fast64_t pages;
 	pthread_mutex_t lock;
 	/* Levels of nodes above the leaves; 0: @root is leaf 0 or NULL. */
 	unsigned int levels;
 	void *root;
 	uint64_t leaves;
 };
+
+#define OBJECT_DETACHED (1ull << 63)
+
+static inline bool object_detached(struct tmem_object *object)
+{
+	return atomic_load(&object->pages) & OBJECT_DETACHED;
+}
 
 #define STRIPES 64u
 
@@ -311,7 +323,10 @@ struct tmem_object *object_get(struct tmem_pool *pool,
 			       const uint8_t id[TMEM_OBJECT_SIZE], bool create);
 /* Unpins; frees the object if it is empty and nobody else has it. */
 void object_put(struct tmem_object *object);
-/* From here on lookups find none; pool_drain_detached() frees its pages. */
+/*
+ * From here on lookups find none and its pages are nobody's;
+ * pool_drain_detached() frees them.
+ */
 void object_detach(struct tmem_object *object);
 unsigned int pool_drain_detached(struct tmem_pool *pool, unsigned int max);
 /* The leaf of @index with its stripe locked, or NULL. */
@@ -331,11 +346,19 @@ void pool_prune(struct tmem_pool *pool);
  */
 tmem_handle leaf_forget(struct tmem_pool *pool, struct tmem_leaf *leaf,
 			unsigned int entry);
-/* The same, and frees the chunk. */
+/*
+ * Count the page whose handle was stored in a locked leaf.  @claimed: raw bytes
+ * of it that the tenant's counter has already.
+ */
+void leaf_count(struct tmem_pool *pool, struct tmem_leaf *leaf,
+		tmem_handle handle, uint32_t claimed);
+/* leaf_forget(), and frees the chunk. */
 void leaf_remove(struct tmem_pool *pool, struct tmem_leaf *leaf,
 		 unsigned int entry);
 /* Free pages of a settled pool: words visited; fewer than @max: it is empty. */
 unsigned int pool_drain(struct tmem_pool *pool, unsigned int max);
+/* Raw bytes of the tenant's pages of the pool's kind. */
+atomic_uint_fast64_t *raw_bytes(struct tmem_pool *pool);
 int pool_index_init(struct tmem_pool *pool);
 void pool_index_destroy(struct tmem_pool *pool);
 int index_check(struct tmem_pool *pool, char *message, size_t size);

@@ -141,12 +141,6 @@ static bool key_present(struct tmem_object *object, uint64_t index,
 	return present;
 }
 
-static atomic_uint_fast64_t *raw_bytes(struct tmem_pool *pool)
-{
-	return pool->arena->persistent ? &pool->tenant->persistent_raw :
-					 &pool->tenant->ephemeral_raw;
-}
-
 /*
  * What a put is entitled to.  Claimed raw bytes are counted as the tenant's
  * from the moment when the put is found to be guaranteed, so that no two puts
@@ -159,11 +153,6 @@ struct claim {
 	uint32_t raw;
 };
 
-static bool within_reservation(struct tmem_tenant *tenant, uint64_t raw)
-{
-	return raw <= atomic_load(&tenant->reserved);
-}
-
 /* @present: the key holds a page, which the new one replaces. */
 static struct claim claim_raw(struct tmem_pool *pool, bool present)
 {
@@ -173,23 +162,15 @@ static struct claim claim_raw(struct tmem_pool *pool, bool present)
 
 	if (!pool->arena->persistent)
 		return claim;
-	for (;;) {
-		raw = atomic_load(raw_bytes(pool));
-		while (within_reservation(pool->tenant, raw + size)) {
-			if (!atomic_compare_exchange_weak(raw_bytes(pool), &raw,
-							  raw + size))
-				continue;
-			claim.guaranteed = true;
-			claim.raw = size;
+	raw = atomic_load(raw_bytes(pool));
+	do {
+		if (raw + size > atomic_load(&pool->tenant->reserved))
 			return claim;
-		}
-		/*
-		 * Objects that were flushed as a whole but still drain are not
-		 * held against the guest: finish them first.
-		 */
-		if (!pool_drain_detached(pool, 1024))
-			return claim;
-	}
+	} while (size && !atomic_compare_exchange_weak(raw_bytes(pool), &raw,
+						       raw + size));
+	claim.guaranteed = true;
+	claim.raw = size;
+	return claim;
 }
 
 static void unclaim_raw(struct tmem_pool *pool, const struct claim *claim)
@@ -240,22 +221,14 @@ static void publish(struct tmem_pool *pool, struct tmem_leaf *leaf,
 		    unsigned int entry, const struct encoded *encoded,
 		    struct chunk *chunk, const struct claim *claim)
 {
-	tmem_handle old, handle;
-
-	atomic_fetch_add(raw_bytes(pool), pool->page_size - claim->raw);
-	old = leaf_forget(pool, leaf, entry);
-	handle = encoded->type == HANDLE_SAME ?
-			 handle_same(encoded->pattern) :
-			 arena_publish(pool->arena, chunk, encoded->type, leaf,
-				       entry);
+	tmem_handle old = leaf_forget(pool, leaf, entry);
+	tmem_handle handle =
+		encoded->type == HANDLE_SAME ?
+			handle_same(encoded->pattern) :
+			arena_publish(pool->arena, chunk, encoded->type, leaf,
+				      entry);
 	atomic_store_explicit(&leaf->word[entry], handle, memory_order_release);
-	leaf->used++;
-	atomic_fetch_add(&pool->count.pages, 1);
-	atomic_fetch_add(&pool->count.stored_bytes, encoded->length);
-	if (encoded->type == HANDLE_SAME)
-		atomic_fetch_add(&pool->count.same_filled, 1);
-	if (encoded->type == HANDLE_RAW)
-		atomic_fetch_add(&pool->count.raw, 1);
+	leaf_count(pool, leaf, handle, claim->raw);
 	if (handle_has_chunk(old))
 		arena_free(pool->arena, old);
 }

@@ -386,7 +386,8 @@ struct tmem_stats {
 	uint64_t raw_pages;	   /* stored as they are: incompressible */
 	uint64_t held_bytes;	   /* of the host, all in */
 	uint64_t held_peak_bytes;  /* the most it ever was */
-	uint64_t draining_pages;   /* of destroyed pools, not freed yet */
+	/* Of pools and objects that have ended, not freed yet. */
+	uint64_t draining_pages;
 	/* counters, in pages */
 	uint64_t puts;
 	uint64_t puts_refused_limit;	/* a limit of the tenant or store */

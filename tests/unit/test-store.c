@@ -131,6 +131,11 @@ static void flush_object_leaves_the_others(void **state)
 	assert_int_equal(run(&f, f.ctx, TMEM_FLUSH_OBJECT, 0, 1, 0, 0, NULL,
 			     NULL, NULL), 0);
 	assert_int_equal(get(&f, 0, 1, 5, 0), TMEM_PAGE_MISS);
+	/* Gone is gone, for the tenant: what drains is the store's affair. */
+	tmem_pool_stats(f.tenant, 0, &stats);
+	assert_int_equal(stats.persistent_pages, 10000);
+	assert_int_equal(tmem_tenant_persistent_raw(f.tenant), 10000 * PAGE);
+	fixture_check(&f);
 	assert_int_equal(put(&f, 0, 1, 5, 1234), TMEM_PAGE_OK);
 	while (tmem_step(f.store, 100))
 		fixture_check(&f);
@@ -139,6 +144,17 @@ static void flush_object_leaves_the_others(void **state)
 		assert_int_equal(get(&f, 0, 0, i >> 1, i), TMEM_PAGE_OK);
 	tmem_pool_stats(f.tenant, 0, &stats);
 	assert_int_equal(stats.persistent_pages, 10001);
+	tmem_tenant_stats(f.tenant, &stats);
+	assert_int_equal(stats.draining_pages, 0);
+	/* Also when the pool ends while its objects drain. */
+	assert_int_equal(run(&f, f.ctx, TMEM_FLUSH_OBJECT, 0, 0, 0, 0, NULL,
+			     NULL, NULL), 0);
+	assert_int_equal(tmem_pool_destroy(f.tenant, 0), 0);
+	assert_int_equal(tmem_tenant_persistent_raw(f.tenant), 0);
+	while (tmem_step(f.store, 100))
+		fixture_check(&f);
+	tmem_tenant_stats(f.tenant, &stats);
+	assert_int_equal(stats.draining_pages, 0);
 	fixture_close(&f);
 }
 
