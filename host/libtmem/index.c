@@ -185,6 +185,7 @@ void object_put(struct tmem_object *object)
 		/* A put that found it before it was detached came after all. */
 		object->pins++;
 		list_add_tail(&pool->detached, &object->link);
+		atomic_store(&pool->dirty, true);
 	} else if (!object->pins && !object->leaves) {
 		list_del(&object->link);
 		if (!object_detached(object))
@@ -211,6 +212,7 @@ void object_detach(struct tmem_object *object)
 		pool->num_objects--;
 		list_del(&object->link);
 		list_add_tail(&pool->detached, &object->link);
+		atomic_store(&pool->dirty, true);
 	}
 	pthread_mutex_unlock(&pool->lock);
 }
@@ -231,7 +233,7 @@ static unsigned int object_drain(struct tmem_object *object, unsigned int max)
 		if (leaf->queued) {
 			/* Eviction had it in hand: only pruning frees it. */
 			pthread_mutex_unlock(leaf->stripe);
-			pool_prune(object->pool);
+			pool_prune(object->pool, LEAF_ENTRIES);
 		} else {
 			leaf_unlock(leaf);
 		}
@@ -267,12 +269,23 @@ unsigned int pool_drain_detached(struct tmem_pool *pool, unsigned int max)
 	return done;
 }
 
-unsigned int pool_drain(struct tmem_pool *pool, unsigned int max)
+unsigned int pool_clean(struct tmem_pool *pool, unsigned int max)
 {
 	unsigned int done;
 
-	pool_prune(pool);
-	done = pool_drain_detached(pool, max);
+	atomic_store(&pool->dirty, false);
+	done = pool_prune(pool, max);
+	if (done < max)
+		done += pool_drain_detached(pool, max - done);
+	if (done >= max)
+		atomic_store(&pool->dirty, true);
+	return done;
+}
+
+unsigned int pool_drain(struct tmem_pool *pool, unsigned int max)
+{
+	unsigned int done = pool_clean(pool, max);
+
 	while (done < max) {
 		struct tmem_object *object = object_any(pool);
 
@@ -506,30 +519,45 @@ void leaf_unlock_lazy(struct tmem_leaf *leaf)
 		while (!atomic_compare_exchange_weak(
 			&pool->empties, &leaf->next_empty, leaf))
 			;
+		atomic_store(&pool->dirty, true);
 	}
 	pthread_mutex_unlock(leaf->stripe);
 }
 
-void pool_prune(struct tmem_pool *pool)
+/* A queued leaf, its object pinned.  It stays until it is taken off. */
+static struct tmem_leaf *empties_next(struct tmem_pool *pool)
 {
-	struct tmem_leaf *leaf = atomic_exchange(&pool->empties, NULL);
+	struct tmem_leaf *leaf;
 
-	while (leaf) {
-		struct tmem_leaf *next = leaf->next_empty;
+	pthread_mutex_lock(&pool->lock);
+	if (!pool->pruning)
+		pool->pruning = atomic_exchange(&pool->empties, NULL);
+	leaf = pool->pruning;
+	if (leaf) {
+		pool->pruning = leaf->next_empty;
+		leaf->object->pins++;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return leaf;
+}
+
+unsigned int pool_prune(struct tmem_pool *pool, unsigned int max)
+{
+	struct tmem_leaf *leaf;
+	unsigned int done = 0;
+
+	while (done < max && (leaf = empties_next(pool))) {
 		struct tmem_object *object = leaf->object;
 		uint64_t number = leaf->number;
 
-		/* Queued, it stays, and so does its object: pin that. */
-		pthread_mutex_lock(&pool->lock);
-		object->pins++;
-		pthread_mutex_unlock(&pool->lock);
 		pthread_mutex_lock(leaf->stripe);
 		leaf->queued = false;
 		pthread_mutex_unlock(leaf->stripe);
 		leaf_free_if_empty(object, number);
 		object_put(object);
-		leaf = next;
+		done++;
 	}
+	return done;
 }
 
 atomic_uint_fast64_t *raw_bytes(struct tmem_pool *pool)

@@ -213,7 +213,7 @@ int arena_init(struct arena *arena, struct tmem_tenant *tenant,
 	       bool persistent);
 void arena_destroy(struct arena *arena);
 /*
- * @guaranteed: within the reservation: no limit is asked, only the host.
+ * @guaranteed: within the reservation: only the host may refuse.
  * -ENOSPC: a limit; -ENOMEM: the host; -EBUSY: headroom.
  */
 int arena_alloc(struct arena *arena, uint32_t length, bool guaranteed,
@@ -315,6 +315,9 @@ struct tmem_pool {
 	pthread_mutex_t stripe[STRIPES];
 	/* Leaves that were emptied by somebody who may not free them. */
 	_Atomic(struct tmem_leaf *) empties;
+	struct tmem_leaf *pruning; /* the same, on their way out */
+	/* There may be something in the three above, for pool_clean(). */
+	atomic_bool dirty;
 	struct pool_counters count;
 };
 
@@ -338,8 +341,10 @@ struct tmem_leaf *leaf_lock_next(struct tmem_object *object, uint64_t number);
 void leaf_unlock(struct tmem_leaf *leaf);
 /* The same for those who hold arena->lock: an empty leaf is queued. */
 void leaf_unlock_lazy(struct tmem_leaf *leaf);
-/* Frees queued leaves. */
-void pool_prune(struct tmem_pool *pool);
+/* Frees queued leaves, @max at most; how many it took from the queue. */
+unsigned int pool_prune(struct tmem_pool *pool, unsigned int max);
+/* Frees what has ended in a pool that goes on: pool_prune() and the like. */
+unsigned int pool_clean(struct tmem_pool *pool, unsigned int max);
 /*
  * Empty a word of a locked leaf, in all counters; its chunk, if any, is the
  * caller's to free.  Returns the handle that was there.
@@ -434,7 +439,10 @@ static inline void store_free(struct tmem_store *store, void *ptr)
 		store->memory.free(store->memory_opaque, ptr);
 }
 
-/* May @tenant hold @bytes more?  0, -ENOSPC (a limit), -EBUSY (headroom). */
+/*
+ * May @tenant hold @bytes more?  0, -ENOSPC (a limit), -EBUSY (headroom).
+ * Makes room for it, within bounds.  @guaranteed is never -ENOSPC.
+ */
 int store_may_grow(struct tmem_tenant *tenant, bool persistent, uint64_t bytes,
 		   bool guaranteed);
 void store_note_held(struct tmem_store *store);

@@ -477,13 +477,13 @@ static int op_flush(struct tmem_ctx *ctx, struct tmem_pool *pool,
 	struct tmem_object *object = object_get(pool, op->object, false);
 	uint64_t last = op->index + (op->count - 1);
 	uint64_t number = op->index >> LEAF_SHIFT;
-	unsigned int removed = 0;
+	unsigned int removed = 0, work = 0;
 
 	op->done = op->count;
 	while (object) {
 		struct tmem_leaf *leaf;
 
-		if (removed >= TMEM_FLUSH_BATCH) {
+		if (work >= TMEM_FLUSH_BATCH) {
 			/* Everything below this leaf has been processed. */
 			op->done = (number << LEAF_SHIFT) - op->index;
 			break;
@@ -491,8 +491,12 @@ static int op_flush(struct tmem_ctx *ctx, struct tmem_pool *pool,
 		pthread_rwlock_rdlock(&ctx->store->quiesce);
 		leaf = leaf_lock_next(object, number);
 		if (leaf && leaf->number <= last >> LEAF_SHIFT) {
+			unsigned int n = flush_leaf(pool, leaf, op->index, last);
+
 			number = leaf->number + 1;
-			removed += flush_leaf(pool, leaf, op->index, last);
+			removed += n;
+			/* Eviction leaves empty leaves behind, for a while. */
+			work += MAX(n, 1u);
 			leaf_unlock(leaf);
 		} else {
 			if (leaf)

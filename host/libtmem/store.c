@@ -157,9 +157,24 @@ static uint64_t store_reserved(struct tmem_store *store,
 	return bytes;
 }
 
-/* Is there room under the store's and the tenant's limits? */
+/* 0 or -EBUSY. */
+static int store_ask_host(struct tmem_store *store, uint64_t bytes)
+{
+	uint64_t held;
+
+	pthread_mutex_lock(&store->lock);
+	held = store_held(store);
+	pthread_mutex_unlock(&store->lock);
+	return headroom_take(&store->headroom, bytes, held) ? 0 : -EBUSY;
+}
+
+/*
+ * Is there room under the store's and the tenant's limits?  For what is
+ * guaranteed only the store's counts, and others' reservations do not: they are
+ * as good.
+ */
 static bool limits_allow(struct tmem_tenant *tenant, bool persistent,
-			 uint64_t bytes)
+			 uint64_t bytes, bool guaranteed)
 {
 	struct tmem_store *store = tenant->store;
 	uint64_t max = persistent ? tenant->persistent_max :
@@ -168,25 +183,47 @@ static bool limits_allow(struct tmem_tenant *tenant, bool persistent,
 						&tenant->ephemeral);
 	bool allow;
 
-	if (bytes > max || held > max - bytes)
+	if (!guaranteed && (bytes > max || held > max - bytes))
 		return false;
 	pthread_mutex_lock(&store->lock);
-	held = store_committed(store, persistent ? tenant : NULL);
+	held = guaranteed ? store_held(store) :
+			    store_committed(store, persistent ? tenant : NULL);
 	allow = bytes <= store->max_bytes && held <= store->max_bytes - bytes;
 	pthread_mutex_unlock(&store->lock);
 	return allow;
 }
 
-/* Make room: what drains, then what is idle, then ephemeral pages. */
-static bool make_room(struct tmem_tenant *tenant, uint64_t bytes)
+static unsigned int each_tenant(struct tmem_store *store, unsigned int max,
+				unsigned int (*work)(struct tmem_tenant *t,
+						     unsigned int max));
+static unsigned int tenant_clean(struct tmem_tenant *tenant, unsigned int max);
+static unsigned int tenant_release(struct tmem_tenant *tenant,
+				   unsigned int max);
+static unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max);
+
+/* Words that one op visits at most, in one go, to make room for itself. */
+#define HELP_WORDS 1024
+
+/*
+ * Make room: what has ended, then what is idle, then the tenant's ephemeral
+ * pages; then, for what is guaranteed, those of others.
+ */
+static bool make_room(struct tmem_tenant *tenant, uint64_t bytes,
+		      bool guaranteed)
 {
 	struct tmem_store *store = tenant->store;
-	unsigned int done = store_drain(store, 256);
+	unsigned int done = store_drain(store, HELP_WORDS);
 
-	done += arena_punch(&tenant->persistent, 64, true);
-	done += arena_punch(&tenant->ephemeral, 64, true);
+	if (done < HELP_WORDS)
+		done += tenant_clean(tenant, HELP_WORDS - done);
+	done += tenant_release(tenant, 64);
 	if (!done && arena_evict(&tenant->ephemeral, bytes)) {
-		arena_punch(&tenant->ephemeral, 64, true);
+		tenant_release(tenant, 64);
+		done++;
+	}
+	if (!done && guaranteed &&
+	    each_tenant(store, bytes / ARENA_PAGE, tenant_evict)) {
+		each_tenant(store, 64, tenant_release);
 		done++;
 	}
 	return done;
@@ -199,21 +236,18 @@ int store_may_grow(struct tmem_tenant *tenant, bool persistent, uint64_t bytes,
 	int error = 0;
 
 	for (unsigned int tries = 0; tries < 4; tries++) {
-		error = 0;
-		if (!guaranteed && !limits_allow(tenant, persistent, bytes)) {
-			error = -ENOSPC;
-		} else {
-			uint64_t held;
-
-			pthread_mutex_lock(&store->lock);
-			held = store_held(store);
-			pthread_mutex_unlock(&store->lock);
-			if (!headroom_take(&store->headroom, bytes, held))
-				error = -EBUSY;
-		}
-		if (!error || !make_room(tenant, MAX(bytes, SEGMENT_BYTES)))
+		error = limits_allow(tenant, persistent, bytes, guaranteed) ?
+				0 :
+				-ENOSPC;
+		if (!error)
+			error = store_ask_host(store, bytes);
+		if (!error || !make_room(tenant, MAX(bytes, SEGMENT_BYTES),
+					 guaranteed))
 			break;
 	}
+	/* A promise is kept, though the store exceeds its limit by it. */
+	if (error == -ENOSPC && guaranteed)
+		error = store_ask_host(store, bytes);
 	return error;
 }
 
@@ -354,17 +388,24 @@ int tmem_tenant_set_limits(struct tmem_tenant *tenant,
 			   const struct tmem_limits *limits)
 {
 	struct tmem_store *store = tenant->store;
-	uint64_t held = arena_held(&tenant->ephemeral), max;
+	bool progress = true;
 	int error;
 
+	pthread_rwlock_rdlock(&store->tenants_lock);
 	pthread_mutex_lock(&store->lock);
 	error = limits_apply(tenant, limits);
 	pthread_mutex_unlock(&store->lock);
-	max = tenant->ephemeral_max;
-	if (!error && held > max) {
-		arena_evict(&tenant->ephemeral, held - max);
-		arena_punch(&tenant->ephemeral, UINT32_MAX, true);
+	while (!error && progress) {
+		uint64_t held = arena_held(&tenant->ephemeral);
+		uint64_t max = tenant->ephemeral_max;
+
+		if (held <= max)
+			break;
+		progress = arena_evict(&tenant->ephemeral, held - max);
+		progress |= tenant_clean(tenant, UINT32_MAX) > 0;
+		progress |= arena_punch(&tenant->ephemeral, UINT32_MAX, true) > 0;
 	}
+	pthread_rwlock_unlock(&store->tenants_lock);
 	return error;
 }
 
@@ -645,24 +686,40 @@ static unsigned int each_tenant(struct tmem_store *store, unsigned int max,
 	return done;
 }
 
-static unsigned int tenant_step(struct tmem_tenant *tenant, unsigned int max)
+/* The first pool at or after @*id with something to clean, or NULL. */
+static struct tmem_pool *pool_get_dirty(struct tmem_tenant *tenant,
+					uint32_t *id)
 {
+	struct tmem_pool *pool = NULL;
+
+	pthread_mutex_lock(&tenant->lock);
+	for (; *id < TMEM_MAX_POOLS && !pool; ++*id)
+		if (tenant->pool[*id] &&
+		    atomic_load(&tenant->pool[*id]->dirty))
+			pool = tenant->pool[*id];
+	if (pool)
+		pool->refs++;
+	pthread_mutex_unlock(&tenant->lock);
+	return pool;
+}
+
+static unsigned int tenant_clean(struct tmem_tenant *tenant, unsigned int max)
+{
+	struct tmem_pool *pool;
 	unsigned int done = 0;
+	uint32_t id = 0;
 
-	for (uint32_t id = 0; id < TMEM_MAX_POOLS; id++) {
-		struct tmem_pool *pool;
-
-		pool = pool_get(tenant, id);
-		if (!pool)
-			continue;
-		if (atomic_load(&pool->empties)) {
-			pool_prune(pool);
-			done++;
-		}
-		if (done < max)
-			done += pool_drain_detached(pool, max - done);
+	while (done < max && (pool = pool_get_dirty(tenant, &id))) {
+		done += pool_clean(pool, max - done);
 		pool_put(pool);
 	}
+	return done;
+}
+
+static unsigned int tenant_step(struct tmem_tenant *tenant, unsigned int max)
+{
+	unsigned int done = tenant_clean(tenant, max);
+
 	if (done < max)
 		done += arena_compact(&tenant->persistent, max - done);
 	if (done < max)
@@ -706,6 +763,7 @@ uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)
 	done = each_tenant(store, pages, tenant_release);
 	while (done < pages && each_tenant(store, pages - done, tenant_evict))
 		done += each_tenant(store, UINT32_MAX / 2, tenant_release);
+	each_tenant(store, pages, tenant_clean);
 	return (uint64_t)done * ARENA_PAGE;
 }
 

@@ -92,7 +92,11 @@ struct tmem_memory_ops {
 struct tmem_store_config {
 	uint32_t size;
 	uint32_t flags; /* TMEM_STORE_* */
-	/* Most bytes that the store may hold.  0 is -EINVAL. */
+	/*
+	 * Most bytes that the store may hold.  0 is -EINVAL.  What drains
+	 * counts.  Threads that grow the store at the same moment may exceed
+	 * it by 64 KiB each.
+	 */
 	uint64_t max_bytes;
 	/*
 	 * Puts are refused, ephemeral pages first given up, while less than
@@ -145,7 +149,10 @@ int tmem_store_set_max(struct tmem_store *store, uint64_t max_bytes);
 
 /*
  * Bytes of max_bytes that a reservation of @raw bytes needs: what that many
- * incompressible pages take with their index, in the worst case.  Monotonic.
+ * incompressible pages take with their index where indexes are dense, as a swap
+ * disk's are.  An index of single pages far apart takes more; an eighth of the
+ * reservation and 1 MiB of it are guaranteed, for which the store may exceed
+ * its limit when it has nothing else to give up.  Monotonic.
  */
 uint64_t tmem_reservation_cost(uint64_t raw);
 
@@ -316,7 +323,8 @@ struct tmem_op {
 	/*
 	 * Result.  Put, get: pages that are TMEM_PAGE_OK.  Flush: indexes
 	 * processed, from the first; fewer than count if TMEM_FLUSH_BATCH
-	 * pages were removed before the end: submit the rest again.
+	 * pages were removed, or places of evicted ones were passed, before
+	 * the end: submit the rest again.
 	 */
 	uint64_t done;
 

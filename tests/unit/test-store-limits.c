@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Limits against what would get around them.  Nobody calls tmem_step() here,
+ * as when a guest leaves the host no idle moment: ops must help themselves.
+ */
+#include "store-fixture.h"
+
+#define P TMEM_POOL_PERSISTENT
+/* Room for spans that are half full and for descriptors of regions. */
+#define SLACK (MIB / 2)
+
+static uint64_t held(struct fixture *f)
+{
+	struct tmem_stats stats;
+
+	tmem_store_stats(f->store, &stats);
+	return stats.held_bytes;
+}
+
+static uint64_t ephemeral_pages(struct fixture *f)
+{
+	struct tmem_stats stats;
+
+	tmem_tenant_stats(f->tenant, &stats);
+	return stats.ephemeral_pages;
+}
+
+static void fill(struct fixture *f, uint32_t pool, uint64_t object,
+		 uint64_t bytes, int expected)
+{
+	for (uint64_t i = 0; i < bytes / PAGE; i++)
+		assert_int_equal(put(f, pool, object, i, 4 * i + 3), expected);
+}
+
+/* A reservation is no way to fill the host with pools that drain. */
+static void destroyed_pools_count(void **state)
+{
+	const uint64_t reserved = 4 * MIB, max = tmem_reservation_cost(reserved);
+	struct fixture f;
+
+	fixture_open(&f, max, reserved);
+	for (unsigned int round = 0; round < 8; round++) {
+		pool_open(&f, 0, P);
+		fill(&f, 0, 1, reserved, TMEM_PAGE_OK);
+		assert_in_range(held(&f), reserved, max + SLACK);
+		assert_int_equal(tmem_pool_destroy(f.tenant, 0), 0);
+	}
+	fixture_close(&f);
+}
+
+static void flushed_objects_count(void **state)
+{
+	const uint64_t reserved = 32 * MIB,
+		       max = tmem_reservation_cost(reserved);
+	struct fixture f;
+
+	fixture_open(&f, max, reserved);
+	pool_open(&f, 0, P);
+	for (uint64_t object = 0; object < 4; object++) {
+		fill(&f, 0, object, reserved, TMEM_PAGE_OK);
+		assert_in_range(held(&f), reserved, max + SLACK);
+		assert_int_equal(run(&f, f.ctx, TMEM_FLUSH_OBJECT, 0, object, 0,
+				     0, NULL, NULL, NULL), 0);
+	}
+	fixture_close(&f);
+}
+
+/* Beyond the reservation, too, there is room where something drains. */
+static void flushed_objects_make_room(void **state)
+{
+	struct fixture f;
+
+	fixture_open(&f, 40 * MIB, 0);
+	pool_open(&f, 0, P);
+	for (uint64_t object = 0; object < 3; object++) {
+		fill(&f, 0, object, 38 * MIB, TMEM_PAGE_OK);
+		assert_int_equal(run(&f, f.ctx, TMEM_FLUSH_OBJECT, 0, object, 0,
+				     0, NULL, NULL, NULL), 0);
+	}
+	fixture_close(&f);
+}
+
+/* The tenant's own ephemeral pages make way for what it is promised. */
+static void ephemeral_makes_way(void **state)
+{
+	const uint64_t max = 16 * MIB, reserved = tmem_reservation_fit(max);
+	struct fixture f;
+
+	fixture_open(&f, max, reserved);
+	pool_open(&f, 0, P);
+	pool_open(&f, 1, 0);
+	fill(&f, 1, 1, max, TMEM_PAGE_OK);
+	fill(&f, 0, 1, reserved, TMEM_PAGE_OK);
+	assert_in_range(held(&f), reserved, max + SLACK);
+	fixture_close(&f);
+}
+
+/* So do another's, if the promise came after they did. */
+static void ephemeral_of_others_makes_way(void **state)
+{
+	const uint64_t max = 16 * MIB;
+	struct tmem_limits limits = {
+		.persistent_reserved = tmem_reservation_fit(max),
+	};
+	struct tmem_limits none = { 0 };
+	struct fixture f, g;
+
+	fixture_open(&f, max, 0);
+	g = f;
+	assert_int_equal(tmem_tenant_open(f.store, "other", &none, &g.tenant),
+			 0);
+	pool_open(&g, 1, 0);
+	fill(&g, 1, 1, max, TMEM_PAGE_OK);
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), 0);
+	pool_open(&f, 0, P);
+	fill(&f, 0, 1, limits.persistent_reserved, TMEM_PAGE_OK);
+	assert_in_range(held(&f), limits.persistent_reserved, max + SLACK);
+	tmem_tenant_drop(g.tenant);
+	fixture_close(&f);
+}
+
+/* The index of pages that were evicted is freed by those who need room. */
+static void evicted_pages_leave_no_index(void **state)
+{
+	struct fixture f;
+	uint64_t pages = 0;
+
+	fixture_open(&f, 8 * MIB, 0);
+	pool_open(&f, 1, 0);
+	for (uint64_t i = 0; i < 60000; i++) {
+		assert_int_equal(put(&f, 1, 1, i << 20, 4 * i + 2),
+				 TMEM_PAGE_OK);
+		if (i == 10000)
+			pages = ephemeral_pages(&f);
+	}
+	assert_in_range(held(&f), 0, 8 * MIB);
+	assert_in_range(ephemeral_pages(&f), pages * 9 / 10, pages * 11 / 10);
+	fixture_close(&f);
+}
+
+/* A lowered limit evicts down to it, before it returns. */
+static void lowered_ephemeral_limit_evicts(void **state)
+{
+	struct tmem_limits limits = { .ephemeral_max = 8 * MIB };
+	struct fixture f;
+
+	fixture_open(&f, 256 * MIB, 0);
+	pool_open(&f, 1, 0);
+	fill(&f, 1, 1, 200 * MIB, TMEM_PAGE_OK);
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), 0);
+	assert_in_range(held(&f), MIB, 8 * MIB + SLACK);
+	assert_true(ephemeral_pages(&f) > 100);
+	limits.ephemeral_max = UINT64_MAX;
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), 0);
+	assert_int_equal(ephemeral_pages(&f), 0);
+	assert_int_equal(put(&f, 1, 1, 0, 2), TMEM_PAGE_REFUSED);
+	fixture_close(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(destroyed_pools_count),
+		cmocka_unit_test(flushed_objects_count),
+		cmocka_unit_test(flushed_objects_make_room),
+		cmocka_unit_test(ephemeral_makes_way),
+		cmocka_unit_test(ephemeral_of_others_makes_way),
+		cmocka_unit_test(evicted_pages_leave_no_index),
+		cmocka_unit_test(lowered_ephemeral_limit_evicts),
+	};
+
+	return cmocka_run_group_tests_name("store-limits", tests, NULL, NULL);
+}
