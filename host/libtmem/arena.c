@@ -552,6 +552,13 @@ const char *arena_data(struct arena *arena, tmem_handle handle)
 			 handle_slot(handle) & 0xfff);
 }
 
+uint16_t *arena_taker(struct arena *arena, tmem_handle handle)
+{
+	struct span *span = handle_span(arena, handle);
+
+	return &span->slot[handle_slot(handle) & 0xfff].taker;
+}
+
 /* ------------------------------------------------------------- background */
 
 /*
@@ -578,6 +585,7 @@ static bool slot_move(struct arena *arena, struct span *from, unsigned int i)
 		return false;
 	}
 	memcpy(to.data, slot_data(arena, from, i), slot->length);
+	to.span->slot[to.index].taker = slot->taker;
 	atomic_store_explicit(&leaf->word[slot->entry],
 			      arena_publish(arena, &to, handle_type(handle),
 					    leaf, slot->entry) |

@@ -75,7 +75,7 @@ static inline void list_del(struct list *l)
  *
  *   63..61  type
  *   60      taken: an exclusive get returned it and was not retired yet
- *   same    31..0 the word that fills the page
+ *   same    47..32 which get that was   31..0 the word that fills the page
  *   chunk   59..40 length   37..16 segment   15..0 page of segment << 12 | slot
  */
 typedef uint64_t tmem_handle;
@@ -116,6 +116,15 @@ static inline uint32_t handle_slot(tmem_handle h)
 {
 	return h & 0xffff;
 }
+/* A same-filled page's; a chunk's is arena_taker(). */
+static inline uint16_t handle_taker(tmem_handle h)
+{
+	return h >> 32;
+}
+static inline tmem_handle handle_set_taker(tmem_handle h, uint16_t taker)
+{
+	return (h & ~(0xffffull << 32)) | (uint64_t)taker << 32;
+}
 static inline bool handle_has_chunk(tmem_handle h)
 {
 	return handle_type(h) == HANDLE_CHUNK || handle_type(h) == HANDLE_RAW;
@@ -150,7 +159,7 @@ struct slot {
 	_Atomic(struct tmem_leaf *) leaf;
 	uint32_t length;
 	uint16_t entry; /* which word of the leaf; next free slot if free */
-	uint16_t unused;
+	uint16_t taker; /* of HANDLE_TAKEN; under the stripe */
 };
 #define SLOT_PENDING ((struct tmem_leaf *)1)
 #define SLOT_END 0xffff
@@ -227,6 +236,8 @@ tmem_handle arena_publish(struct arena *arena, struct chunk *chunk,
 void arena_free(struct arena *arena, tmem_handle handle);
 /* Address of the stored bytes; valid while the leaf's stripe is held. */
 const char *arena_data(struct arena *arena, tmem_handle handle);
+/* Which exclusive get took the page; the leaf's stripe is held. */
+uint16_t *arena_taker(struct arena *arena, tmem_handle handle);
 /* Background work, bounded: moved chunks and punched pages. */
 unsigned int arena_compact(struct arena *arena, unsigned int max);
 unsigned int arena_punch(struct arena *arena, unsigned int max, bool all);
@@ -381,6 +392,11 @@ struct tmem_tenant {
 	atomic_uint_fast64_t reserved, persistent_max, ephemeral_max;
 	atomic_uint_fast64_t persistent_raw, ephemeral_raw;
 	atomic_bool frozen;
+	/*
+	 * Numbers exclusive gets of pages: a taken page knows its own, so that
+	 * nobody settles what another has taken.
+	 */
+	atomic_uint takers;
 	atomic_uint refused; /* since when puts are refused: pressure */
 	struct arena persistent, ephemeral;
 	/* What pools that have ended counted. */

@@ -317,12 +317,37 @@ static int op_put(struct tmem_ctx *ctx, struct tmem_pool *pool,
 
 /* -------------------------------------------------------------------- get */
 
+/* From here on others miss the page.  Returns the number of who took it. */
+static uint16_t take(struct tmem_pool *pool, _Atomic tmem_handle *word,
+		     tmem_handle handle)
+{
+	uint16_t taker = atomic_fetch_add(&pool->tenant->takers, 1);
+
+	if (handle_has_chunk(handle))
+		*arena_taker(pool->arena, handle) = taker;
+	else
+		handle = handle_set_taker(handle, taker);
+	atomic_store(word, handle | HANDLE_TAKEN);
+	return taker;
+}
+
+/* Is the page taken, and by @taker?  Another put may have come in between. */
+static bool taken_by(struct tmem_pool *pool, tmem_handle handle, uint16_t taker)
+{
+	if (!(handle & HANDLE_TAKEN))
+		return false;
+	return taker == (handle_has_chunk(handle) ?
+				 *arena_taker(pool->arena, handle) :
+				 handle_taker(handle));
+}
+
 /*
  * The stored bytes of a page, copied to ctx->stored.  HANDLE_EMPTY: a miss.
- * @take: others miss from now on.
+ * @taker: set if not NULL, and others miss from now on.
  */
 static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
-			 struct tmem_object *object, uint64_t index, bool take)
+			 struct tmem_object *object, uint64_t index,
+			 uint16_t *taker)
 {
 	_Atomic tmem_handle *word;
 	struct tmem_leaf *leaf;
@@ -338,8 +363,8 @@ static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 	if (handle_has_chunk(handle))
 		memcpy(ctx->stored, arena_data(pool->arena, handle),
 		       handle_length(handle));
-	if (take && handle != HANDLE_EMPTY)
-		atomic_store(word, handle | HANDLE_TAKEN);
+	if (taker && handle != HANDLE_EMPTY)
+		*taker = take(pool, word, handle);
 	pthread_mutex_unlock(leaf->stripe);
 	return handle;
 }
@@ -371,7 +396,9 @@ static int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool,
 
 		result->length = 0;
 		handle = fetch(ctx, pool, object, op->index + i,
-			       op->flags & TMEM_GET_EXCLUSIVE);
+			       op->flags & TMEM_GET_EXCLUSIVE ?
+				       &result->internal :
+				       NULL);
 		if (handle == HANDLE_EMPTY) {
 			result->status = TMEM_PAGE_MISS;
 			atomic_fetch_add(&pool->count.misses, 1);
@@ -400,6 +427,20 @@ static int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool,
 	return 0;
 }
 
+/* The leaf is locked. */
+static void settle_page(struct tmem_pool *pool, struct tmem_leaf *leaf,
+			unsigned int entry, uint16_t taker, bool free)
+{
+	tmem_handle handle = atomic_load(&leaf->word[entry]);
+
+	if (!taken_by(pool, handle, taker))
+		return;
+	if (free)
+		leaf_remove(pool, leaf, entry);
+	else
+		atomic_store(&leaf->word[entry], handle & ~HANDLE_TAKEN);
+}
+
 /* Pages that an exclusive get returned: free them, or give them back. */
 static void settle_taken(struct tmem_ctx *ctx, struct tmem_op *op, bool free)
 {
@@ -414,22 +455,18 @@ static void settle_taken(struct tmem_ctx *ctx, struct tmem_op *op, bool free)
 	if (pool && (uintptr_t)pool == op->internal[0]) {
 		object = object_get(pool, op->object, false);
 		for (uint64_t i = 0; object && i < op->count; i++) {
-			uint64_t index = op->index + i;
-			unsigned int entry = index % LEAF_ENTRIES;
 			struct tmem_leaf *leaf;
-			tmem_handle handle;
 
-			if (op->page[i].status != TMEM_PAGE_OK)
+			/* What could not be read was taken, too. */
+			if (op->page[i].status != TMEM_PAGE_OK &&
+			    op->page[i].status != TMEM_PAGE_IO)
 				continue;
 			pthread_rwlock_rdlock(&ctx->store->quiesce);
-			leaf = leaf_lock(object, index, false);
+			leaf = leaf_lock(object, op->index + i, false);
 			if (leaf) {
-				handle = atomic_load(&leaf->word[entry]);
-				if (handle & HANDLE_TAKEN && free)
-					leaf_remove(pool, leaf, entry);
-				else if (handle & HANDLE_TAKEN)
-					atomic_store(&leaf->word[entry],
-						     handle & ~HANDLE_TAKEN);
+				settle_page(pool, leaf,
+					    (op->index + i) % LEAF_ENTRIES,
+					    op->page[i].internal, free);
 				leaf_unlock(leaf);
 			}
 			pthread_rwlock_unlock(&ctx->store->quiesce);

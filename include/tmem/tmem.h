@@ -283,6 +283,7 @@ struct tmem_page {
 	 * the page size for one that does not compress.
 	 */
 	uint32_t length;
+	uint16_t internal; /* the library's, as in struct tmem_op */
 };
 
 /*

@@ -205,7 +205,7 @@ static inline int put(struct fixture *f, uint32_t pool, uint64_t object,
 		      uint64_t index, uint64_t seed)
 {
 	uint64_t data[PAGE / 8];
-	struct tmem_page page = { 0xff, 0 };
+	struct tmem_page page = { .status = 0xff };
 
 	make_page(data, seed, PAGE);
 	assert_int_equal(run(f, f->ctx, TMEM_PUT, pool, object, index, 1, data,
@@ -218,7 +218,7 @@ static inline int get(struct fixture *f, uint32_t pool, uint64_t object,
 		      uint64_t index, uint64_t seed)
 {
 	uint64_t data[PAGE / 8], expected[PAGE / 8];
-	struct tmem_page page = { 0xff, 0 };
+	struct tmem_page page = { .status = 0xff };
 
 	memset(data, 0xa5, sizeof(data));
 	assert_int_equal(run(f, f->ctx, TMEM_GET, pool, object, index, 1, data,

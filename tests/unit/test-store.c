@@ -420,6 +420,83 @@ static void exclusive_get(void **state)
 	fixture_close(&f);
 }
 
+/* An exclusive get of a page of object 0, which must hold the page of @seed. */
+static void take(struct fixture *f, struct tmem_op *op, uint64_t index,
+		 uint64_t seed)
+{
+	uint64_t expected[PAGE / 8];
+
+	op->index = index;
+	assert_int_equal(tmem_submit(f->ctx, f->tenant, op), 0);
+	assert_int_equal(op->page->status, TMEM_PAGE_OK);
+	make_page(expected, seed, PAGE);
+	assert_memory_equal(op->iov->iov_base, expected, PAGE);
+}
+
+/*
+ * Two exclusive gets of one key with a put in between: each settles what it
+ * took, and never what the other one did.
+ */
+static void exclusive_gets_do_not_mix(void **state)
+{
+	uint64_t data[2][PAGE / 8];
+	struct tmem_page page[2];
+	struct iovec iov[2];
+	struct tmem_op op[2];
+	struct fixture f;
+
+	for (unsigned int i = 0; i < 2; i++) {
+		iov[i] = (struct iovec){ data[i], PAGE };
+		op[i] = (struct tmem_op){ .verb = TMEM_GET,
+					  .flags = TMEM_GET_EXCLUSIVE,
+					  .count = 1,
+					  .iov = &iov[i],
+					  .iovcnt = 1,
+					  .page = &page[i],
+					  .page_size = PAGE };
+	}
+	fixture_open(&f, 16 * MIB, 0);
+	pool_open(&f, 0, 0);
+	for (uint64_t seed = 0; seed < 16; seed += 2) {
+		uint64_t first = 100 + seed % 4, second = 200 + seed / 4;
+
+		/* The first get's answer is lost; the page is no more. */
+		put(&f, 0, 0, seed, first);
+		take(&f, &op[0], seed, first);
+		put(&f, 0, 0, seed, second);
+		take(&f, &op[1], seed, second);
+		while (tmem_step(f.store, 100))
+			;
+		tmem_unretire(f.ctx, &op[0]);
+		assert_int_equal(get(&f, 0, 0, seed, 0), TMEM_PAGE_MISS);
+		tmem_retire(f.ctx, &op[1]);
+		assert_int_equal(get(&f, 0, 0, seed, 0), TMEM_PAGE_MISS);
+		/* The second one's is: its page is there again. */
+		put(&f, 0, 0, seed, first);
+		take(&f, &op[0], seed, first);
+		put(&f, 0, 0, seed, second);
+		take(&f, &op[1], seed, second);
+		tmem_retire(f.ctx, &op[0]);
+		tmem_unretire(f.ctx, &op[1]);
+		assert_int_equal(get(&f, 0, 0, seed, second), TMEM_PAGE_OK);
+		fixture_check(&f);
+	}
+	/* Taken pages that move, among half empty spans, stay taken. */
+	for (uint64_t i = 0; i < 2000; i++)
+		put(&f, 0, 1, i, 4 * i + 2);
+	put(&f, 0, 0, 1, 6);
+	take(&f, &op[0], 1, 6);
+	for (uint64_t i = 0; i < 2000; i++)
+		if (i % 16)
+			flush(&f, 0, 1, i, 1);
+	while (tmem_step(f.store, 100))
+		;
+	assert_int_equal(get(&f, 0, 0, 1, 0), TMEM_PAGE_MISS);
+	tmem_unretire(f.ctx, &op[0]);
+	assert_int_equal(get(&f, 0, 0, 1, 6), TMEM_PAGE_OK);
+	fixture_close(&f);
+}
+
 static void bad_ops(void **state)
 {
 	uint64_t data[PAGE / 8];
@@ -543,6 +620,7 @@ int main(void)
 		cmocka_unit_test(memory_goes_back),
 		cmocka_unit_test(ephemeral_evicts_the_oldest),
 		cmocka_unit_test(exclusive_get),
+		cmocka_unit_test(exclusive_gets_do_not_mix),
 		cmocka_unit_test(bad_ops),
 		cmocka_unit_test(frozen_puts_come_back),
 		cmocka_unit_test(iovec_boundaries_mean_nothing),
