@@ -63,6 +63,7 @@ int pool_index_init(struct tmem_pool *pool)
 		return -ENOMEM;
 	pool->objects_mask = OBJECTS_MIN - 1;
 	list_init(&pool->detached);
+	list_init(&pool->leaving);
 	for (unsigned int i = 0; i < OBJECTS_MIN; i++)
 		list_init(&pool->objects[i]);
 	pthread_mutex_init(&pool->lock, NULL);
@@ -184,6 +185,7 @@ void object_put(struct tmem_object *object)
 	if (--object->pins == 0 && object->leaves && object_detached(object)) {
 		/* A put that found it before it was detached came after all. */
 		object->pins++;
+		list_del(&object->link);
 		list_add_tail(&pool->detached, &object->link);
 		atomic_store(&pool->dirty, true);
 	} else if (!object->pins && !object->leaves) {
@@ -258,13 +260,12 @@ unsigned int pool_drain_detached(struct tmem_pool *pool, unsigned int max)
 		if (!object)
 			break;
 		done += object_drain(object, max - done) + 1;
-		if (done >= max) {
-			pthread_mutex_lock(&pool->lock);
-			list_add_tail(&pool->detached, &object->link);
-			pthread_mutex_unlock(&pool->lock);
-		} else {
+		pthread_mutex_lock(&pool->lock);
+		list_add_tail(done >= max ? &pool->detached : &pool->leaving,
+			      &object->link);
+		pthread_mutex_unlock(&pool->lock);
+		if (done < max)
 			object_put(object); /* the list's pin */
-		}
 	}
 	return done;
 }
@@ -662,41 +663,44 @@ static int object_check(struct tmem_object *object, uint64_t *pages,
 	return 0;
 }
 
+static int objects_check(struct list *head, uint64_t *objects, uint64_t *pages,
+			 uint64_t *stored, char *message, size_t size)
+{
+	int error = 0;
+
+	for (struct list *l = head->next; l != head && !error; l = l->next) {
+		++*objects;
+		error = object_check(container_of(l, struct tmem_object, link),
+				     pages, stored, message, size);
+	}
+	return error;
+}
+
 int index_check(struct tmem_pool *pool, char *message, size_t size)
 {
-	uint64_t pages = 0, stored = 0, objects = 0;
+	uint64_t pages = 0, stored = 0, objects = 0, ended = 0;
+	int error = 0;
 
-	for (uint64_t i = 0; i <= pool->objects_mask; i++) {
-		struct list *head = &pool->objects[i];
-
-		for (struct list *l = head->next; l != head; l = l->next) {
-			struct tmem_object *object =
-				container_of(l, struct tmem_object, link);
-			int error;
-
-			objects++;
-			error = object_check(object, &pages, &stored, message,
-					     size);
-			if (error)
-				return error;
-		}
-	}
-	for (struct list *l = pool->detached.next; l != &pool->detached;
-	     l = l->next) {
-		int error = object_check(
-			container_of(l, struct tmem_object, link), &pages,
-			&stored, message, size);
-
-		if (error)
-			return error;
-	}
-	if (objects != pool->num_objects ||
-	    pages != atomic_load(&pool->count.pages) ||
-	    stored != atomic_load(&pool->count.stored_bytes))
-		return FAULT("pool %u: %ju objects, %ju pages, %ju bytes found; %ju, %ju, %ju counted",
-			     pool->id, (uintmax_t)objects, (uintmax_t)pages,
-			     (uintmax_t)stored, (uintmax_t)pool->num_objects,
-			     (uintmax_t)atomic_load(&pool->count.pages),
-			     (uintmax_t)atomic_load(&pool->count.stored_bytes));
-	return 0;
+	/* Gets pin objects, and unpin them, while they are checked. */
+	pthread_mutex_lock(&pool->lock);
+	for (uint64_t i = 0; i <= pool->objects_mask && !error; i++)
+		error = objects_check(&pool->objects[i], &objects, &pages,
+				      &stored, message, size);
+	if (!error)
+		error = objects_check(&pool->detached, &ended, &pages, &stored,
+				      message, size);
+	if (!error)
+		error = objects_check(&pool->leaving, &ended, &pages, &stored,
+				      message, size);
+	if (!error && (objects != pool->num_objects ||
+		       pages != atomic_load(&pool->count.pages) ||
+		       stored != atomic_load(&pool->count.stored_bytes)))
+		error = FAULT("pool %u: %ju objects, %ju pages, %ju bytes found; %ju, %ju, %ju counted",
+			      pool->id, (uintmax_t)objects, (uintmax_t)pages,
+			      (uintmax_t)stored, (uintmax_t)pool->num_objects,
+			      (uintmax_t)atomic_load(&pool->count.pages),
+			      (uintmax_t)atomic_load(
+				      &pool->count.stored_bytes));
+	pthread_mutex_unlock(&pool->lock);
+	return error;
 }

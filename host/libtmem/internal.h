@@ -321,6 +321,7 @@ struct tmem_pool {
 	pthread_mutex_t lock;
 	struct list *objects; /* hash table */
 	struct list detached; /* objects that drain: no lookup finds them */
+	struct list leaving;  /* drained ones, to which an op may still put */
 	uint32_t objects_mask;
 	uint64_t num_objects;
 	pthread_mutex_t stripe[STRIPES];
@@ -387,6 +388,7 @@ struct tmem_tenant {
 	char name[TMEM_NAME_SIZE];
 	pthread_mutex_t lock;
 	struct tmem_pool *pool[TMEM_MAX_POOLS];
+	unsigned int ending; /* pools out of the table that ops still use */
 	struct tmem_limits limits; /* under store->lock; as given */
 	/* Resolved copies, read without a lock. */
 	atomic_uint_fast64_t reserved, persistent_max, ephemeral_max;

@@ -430,7 +430,7 @@ unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant);
 
 /*
  * Walk all structures and compare them with one another and with the counters.
- * Waits until no op runs.  0, or -EUCLEAN with one line about the first fault
+ * Ops wait while it runs, but for their guest memory and codec.  0, or -EUCLEAN with one line about the first fault
  * in @message (@size bytes).
  */
 int tmem_check(struct tmem_store *store, char *message, size_t size);

@@ -4,6 +4,8 @@
  * while it waits.  Here it does: the memory hook plays the other threads, at
  * the same place in every run.
  */
+#include <signal.h>
+#include <sys/mman.h>
 #include "store-fixture.h"
 
 #define P TMEM_POOL_PERSISTENT
@@ -101,11 +103,107 @@ static void overwrites_do_not_refuse_one_another(void **state)
 	fixture_close(&f);
 }
 
+/* -------------------------------------------- guest memory that faults in */
+
+/* Pages that fault; the handler plays what happens in the meantime. */
+static char *guest;
+static void (*meanwhile)(struct fixture *f, unsigned int page);
+static struct fixture *faulting;
+
+static void on_fault(int signal, siginfo_t *info, void *context)
+{
+	size_t at = (char *)info->si_addr - guest;
+	unsigned int page = at / PAGE;
+
+	/* The op runs in this thread and holds nothing: see tmem.h, 6. */
+	if (at >= 3 * PAGE ||
+	    mprotect(guest + page * PAGE, PAGE, PROT_READ | PROT_WRITE))
+		abort();
+	make_page(guest + page * PAGE, page + 1, PAGE);
+	meanwhile(faulting, page);
+}
+
+/* A put or get of 3 pages of object 1, each of which faults. */
+static void run_faulting(struct fixture *f, uint16_t verb,
+			 void (*what)(struct fixture *f, unsigned int page))
+{
+	const struct sigaction action = { .sa_sigaction = on_fault,
+					  .sa_flags = SA_SIGINFO | SA_NODEFER };
+	struct tmem_page page[3];
+	struct sigaction old;
+
+	guest = mmap(NULL, 3 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
+		     -1, 0);
+	assert_true(guest != MAP_FAILED);
+	faulting = f;
+	meanwhile = what;
+	assert_int_equal(sigaction(SIGSEGV, &action, &old), 0);
+	assert_int_equal(run(f, f->ctx, verb, 0, 1, 0, 3, guest, page, NULL),
+			 0);
+	sigaction(SIGSEGV, &old, NULL);
+	munmap(guest, 3 * PAGE);
+}
+
+static void flush_object_then_check(struct fixture *f, unsigned int page)
+{
+	struct fixture g = *f;
+
+	assert_int_equal(tmem_ctx_create(g.store, &g.ctx), 0);
+	if (page == 1) {
+		assert_int_equal(run(&g, g.ctx, TMEM_FLUSH_OBJECT, 0, 1, 0, 0,
+				     NULL, NULL, NULL), 0);
+		while (tmem_step(g.store, 100))
+			;
+		assert_int_equal(put(&g, 0, 1, 5, 7), TMEM_PAGE_OK);
+	}
+	fixture_check(&g);
+	tmem_ctx_destroy(g.ctx);
+}
+
+static void destroy_then_check(struct fixture *f, unsigned int page)
+{
+	if (page == 1)
+		assert_int_equal(tmem_pool_destroy(f->tenant, 0), 0);
+	while (tmem_step(f->store, 100))
+		;
+	fixture_check(f);
+}
+
+/* Structures are whole while an op waits, also for what has ended under it. */
+static void check_while_ops_wait(void **state)
+{
+	static const uint16_t verb[] = { TMEM_PUT, TMEM_GET };
+	struct tmem_stats stats;
+	struct fixture f;
+
+	fixture_open(&f, 64 * MIB, 4 * MIB);
+	for (unsigned int i = 0; i < 2; i++) {
+		pool_open(&f, 0, P);
+		put(&f, 0, 1, 0, 1);
+		put(&f, 0, 1, 1, 2);
+		run_faulting(&f, verb[i], flush_object_then_check);
+		/* The late pages went with the object that they were for. */
+		assert_int_equal(get(&f, 0, 1, 1, 0), TMEM_PAGE_MISS);
+		assert_int_equal(get(&f, 0, 1, 5, 7), TMEM_PAGE_OK);
+		put(&f, 0, 1, 0, 1);
+		put(&f, 0, 1, 1, 2);
+		run_faulting(&f, verb[i], destroy_then_check);
+		fixture_check(&f);
+		assert_int_equal(tmem_tenant_persistent_raw(f.tenant), 0);
+		while (tmem_step(f.store, 100))
+			;
+		tmem_tenant_stats(f.tenant, &stats);
+		assert_int_equal(stats.draining_pages, 0);
+	}
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(slow_region_does_not_cut_the_file),
 		cmocka_unit_test(overwrites_do_not_refuse_one_another),
+		cmocka_unit_test(check_while_ops_wait),
 	};
 
 	return cmocka_run_group_tests_name("store-law", tests, NULL, NULL);
