@@ -4,7 +4,7 @@
  *
  * The store grows page by page, and asking the kernel costs some 30 us, so a
  * look grants an allowance: a quarter of the room that it found, 16 MiB at
- * most.  Near the end looks are frequent and grants small; without room there
+ * most, for a tenth of a second: others take memory, too.  Near the end looks are frequent and grants small; without room there
  * is one look a millisecond and every put in between is refused.
  */
 #include <stdio.h>
@@ -15,6 +15,7 @@
 #include "internal.h"
 
 #define ALLOWANCE_MAX (16 * MIB)
+#define ALLOWANCE_NS 100000000ull
 #define LOOK_NS 1000000ull
 
 static uint64_t now_ns(void)
@@ -243,14 +244,16 @@ static uint64_t look(struct headroom *headroom, uint64_t store_held)
 			cache = read_field(headroom->stat_path[i],
 					   "inactive_file", 0);
 		usage -= MIN(usage, cache);
-		keep += usage + needs;
+		keep = MIN(keep, limit);
+		keep += usage + MIN(needs, limit);
 		room = MIN(room, limit - MIN(limit, keep));
 	}
 	if (headroom->host_headroom != UINT64_MAX) {
 		uint64_t available = read_field(headroom->meminfo_path,
 						"MemAvailable", UINT64_MAX);
-		uint64_t keep = headroom->host_headroom + needs;
+		uint64_t keep = headroom->host_headroom;
 
+		keep += MIN(needs, UINT64_MAX - keep);
 		room = MIN(room, available - MIN(available, keep));
 	}
 	return room;
@@ -260,19 +263,24 @@ bool headroom_take(struct headroom *headroom, uint64_t bytes,
 		   uint64_t store_held)
 {
 	bool granted = false;
+	uint64_t now;
 
 	if (!headroom->levels && headroom->host_headroom == UINT64_MAX)
 		return true;
 	pthread_mutex_lock(&headroom->lock);
-	if (headroom->allowance < bytes && now_ns() >= headroom->next_look_ns) {
+	now = now_ns();
+	if (now >= headroom->allowance_end_ns)
+		headroom->allowance = 0;
+	if (headroom->allowance < bytes && now >= headroom->next_look_ns) {
 		uint64_t room = look(headroom, store_held);
 
 		headroom->allowance = MIN(room / 4, ALLOWANCE_MAX);
 		/* What is being asked for now may take all that there is. */
 		if (headroom->allowance < bytes && room >= bytes)
 			headroom->allowance = bytes;
+		headroom->allowance_end_ns = now + ALLOWANCE_NS;
 		if (headroom->allowance < bytes)
-			headroom->next_look_ns = now_ns() + LOOK_NS;
+			headroom->next_look_ns = now + LOOK_NS;
 	}
 	if (headroom->allowance >= bytes) {
 		headroom->allowance -= bytes;
@@ -281,4 +289,10 @@ bool headroom_take(struct headroom *headroom, uint64_t bytes,
 	atomic_store(&headroom->short_of, !granted);
 	pthread_mutex_unlock(&headroom->lock);
 	return granted;
+}
+
+bool headroom_short(struct headroom *headroom, uint64_t store_held)
+{
+	return atomic_load(&headroom->short_of) &&
+	       !headroom_take(headroom, SEGMENT_BYTES, store_held);
 }

@@ -413,7 +413,8 @@ struct headroom {
 	char limit_path[8][256], usage_path[8][256], stat_path[8][256];
 	unsigned int levels;
 	char meminfo_path[256], statm_path[256];
-	uint64_t allowance;    /* bytes that may be taken before a new look */
+	/* Bytes that may be taken before a new look, and until when. */
+	uint64_t allowance, allowance_end_ns;
 	uint64_t next_look_ns; /* not before, while there is no room */
 	atomic_bool short_of;  /* the last look found no room */
 };
@@ -423,6 +424,8 @@ void headroom_init(struct headroom *headroom,
 /* May @bytes more be taken from the host?  Cheap. */
 bool headroom_take(struct headroom *headroom, uint64_t bytes,
 		   uint64_t store_held);
+/* Was the last answer no, and would it still be? */
+bool headroom_short(struct headroom *headroom, uint64_t store_held);
 
 /* ------------------------------------------------------------------ store */
 

@@ -439,16 +439,17 @@ uint64_t tmem_tenant_persistent_raw(struct tmem_tenant *tenant)
 unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant)
 {
 	struct tmem_store *store = tenant->store;
-	uint64_t committed, max, held = arena_held(&tenant->persistent);
+	uint64_t committed, all, max, held = arena_held(&tenant->persistent);
 
-	if (atomic_load(&store->headroom.short_of))
+	pthread_mutex_lock(&store->lock);
+	committed = store_committed(store, tenant);
+	all = store_held(store);
+	max = store->max_bytes;
+	pthread_mutex_unlock(&store->lock);
+	if (headroom_short(&store->headroom, all))
 		return 3;
 	if (atomic_load(&tenant->refused))
 		return 2;
-	pthread_mutex_lock(&store->lock);
-	committed = store_committed(store, tenant);
-	max = store->max_bytes;
-	pthread_mutex_unlock(&store->lock);
 	return committed > max - max / 8 ||
 	       held / 7 > tenant->persistent_max / 8;
 }

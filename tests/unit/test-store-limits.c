@@ -3,6 +3,7 @@
  * Limits against what would get around them.  Nobody calls tmem_step() here,
  * as when a guest leaves the host no idle moment: ops must help themselves.
  */
+#include <unistd.h>
 #include "store-fixture.h"
 
 #define P TMEM_POOL_PERSISTENT
@@ -157,6 +158,92 @@ static void lowered_ephemeral_limit_evicts(void **state)
 	fixture_close(&f);
 }
 
+/* ------------------------------------------------------------- headroom */
+
+static char fakes[] = "/tmp/tmem-headroom-XXXXXX";
+
+static void fake(const char *name, const char *format, uint64_t value)
+{
+	char path[100];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/%s", fakes, name);
+	file = fopen(path, "w");
+	assert_non_null(file);
+	fprintf(file, format, (unsigned long)value);
+	fclose(file);
+}
+
+/* A store in a cgroup of 256 MiB, of which @used are taken. */
+static void open_in_cgroup(struct fixture *f, uint64_t used)
+{
+	struct tmem_store_config config = { .size = sizeof(config),
+					    .max_bytes = 1024 * MIB,
+					    .host_headroom = UINT64_MAX };
+	struct tmem_limits limits = { .persistent_reserved = 512 * MIB };
+
+	memset(f, 0, sizeof(*f));
+	if (strstr(fakes, "XXXXXX"))
+		assert_non_null(mkdtemp(fakes));
+	fake("memory.max", "%lu\n", 256 * MIB);
+	fake("memory.current", "%lu\n", used);
+	fake("memory.stat", "inactive_file %lu\n", 0);
+	setenv("TMEM_TEST_HEADROOM_DIR", fakes, 1);
+	assert_int_equal(tmem_store_create(&config, &f->store), 0);
+	unsetenv("TMEM_TEST_HEADROOM_DIR");
+	assert_int_equal(tmem_tenant_open(f->store, "test", &limits,
+					  &f->tenant), 0);
+	assert_int_equal(tmem_ctx_create(f->store, &f->ctx), 0);
+	pool_open(f, 0, P);
+}
+
+static int remove_fakes(void **state)
+{
+	static const char *const name[] = { "memory.max", "memory.current",
+					    "memory.stat" };
+	char path[100];
+
+	for (unsigned int i = 0; i < 3; i++) {
+		snprintf(path, sizeof(path), "%s/%s", fakes, name[i]);
+		unlink(path);
+	}
+	rmdir(fakes);
+	return 0;
+}
+
+/* What was granted when there was room is not taken when there is none. */
+static void old_room_is_no_room(void **state)
+{
+	uint64_t accepted = 0;
+	struct fixture f;
+
+	open_in_cgroup(&f, 64 * MIB);
+	assert_int_equal(put(&f, 0, 1, 0, 3), TMEM_PAGE_OK);
+	fake("memory.current", "%lu\n", 255 * MIB);
+	usleep(150000);
+	for (uint64_t i = 0; i < 200; i++)
+		accepted += put(&f, 0, 1, i, 4 * i + 3) == TMEM_PAGE_OK;
+	/* The first replaces the page that is there. */
+	assert_in_range(accepted, 0, 1);
+	assert_int_equal(tmem_tenant_pressure(f.tenant), 3);
+	fixture_close(&f);
+}
+
+/* Pressure goes when its cause does, also if nobody dares to put. */
+static void pressure_ends(void **state)
+{
+	struct fixture f;
+
+	open_in_cgroup(&f, 255 * MIB);
+	assert_int_equal(put(&f, 0, 1, 0, 3), TMEM_PAGE_REFUSED);
+	assert_int_equal(tmem_tenant_pressure(f.tenant), 3);
+	fake("memory.current", "%lu\n", 64 * MIB);
+	usleep(10000);
+	tmem_step(f.store, 100);
+	assert_int_equal(tmem_tenant_pressure(f.tenant), 0);
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -167,7 +254,10 @@ int main(void)
 		cmocka_unit_test(ephemeral_of_others_makes_way),
 		cmocka_unit_test(evicted_pages_leave_no_index),
 		cmocka_unit_test(lowered_ephemeral_limit_evicts),
+		cmocka_unit_test(old_room_is_no_room),
+		cmocka_unit_test(pressure_ends),
 	};
 
-	return cmocka_run_group_tests_name("store-limits", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("store-limits", tests, NULL,
+					   remove_fakes);
 }
