@@ -179,8 +179,12 @@ static int region_add(struct arena *arena, unsigned int index)
 	}
 	/* Guests' pages do not belong into a core file of ours. */
 	madvise(data, REGION_BYTES, MADV_DONTDUMP);
-	if (store->flags & TMEM_STORE_LOCK)
-		mlock2(data, REGION_BYTES, MLOCK_ONFAULT);
+	if (store->flags & TMEM_STORE_LOCK &&
+	    mlock2(data, REGION_BYTES, MLOCK_ONFAULT)) {
+		munmap(data, REGION_BYTES);
+		store_free(store, segments);
+		return -ENOMEM;
+	}
 
 	pthread_mutex_lock(&arena->lock);
 	if (arena->region[index]) {

@@ -121,7 +121,10 @@ struct tmem_store_config {
 	void *memory_opaque;
 };
 
-/* Keep the store's pages out of swap (mlock); needs RLIMIT_MEMLOCK. */
+/*
+ * Keep the store's pages out of swap (mlock).  Puts are refused for want of
+ * memory where RLIMIT_MEMLOCK does not suffice: 64 MiB at a time are asked for.
+ */
 #define TMEM_STORE_LOCK 0x1u
 /* Walk all structures after every op, and abort at the first that is wrong. */
 #define TMEM_STORE_PARANOID 0x2u

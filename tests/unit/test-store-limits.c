@@ -3,6 +3,8 @@
  * Limits against what would get around them.  Nobody calls tmem_step() here,
  * as when a guest leaves the host no idle moment: ops must help themselves.
  */
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "store-fixture.h"
 
@@ -244,6 +246,58 @@ static void pressure_ends(void **state)
 	fixture_close(&f);
 }
 
+/* --------------------------------------------------------- locked memory */
+
+/* Exit status: of a put by a user who may lock nothing. */
+static int put_as_nobody(void)
+{
+	const struct rlimit none = { 0, 0 };
+	struct tmem_store_config config = { .size = sizeof(config),
+					    .flags = TMEM_STORE_LOCK,
+					    .max_bytes = 64 * MIB,
+					    .cgroup_headroom = UINT64_MAX,
+					    .host_headroom = UINT64_MAX };
+	struct tmem_pool_params params = { P, 12 };
+	struct tmem_limits limits = { 0 };
+	uint64_t data[PAGE / 8];
+	struct tmem_page page = { 0 };
+	struct iovec iov = { data, PAGE };
+	struct tmem_op op = { .verb = TMEM_PUT, .count = 1, .iov = &iov,
+			      .iovcnt = 1, .page = &page, .page_size = PAGE };
+	struct tmem_tenant *tenant;
+	struct tmem_store *store;
+	struct tmem_ctx *ctx;
+
+	make_page(data, 3, PAGE);
+	if (setrlimit(RLIMIT_MEMLOCK, &none) || setuid(65534) ||
+	    tmem_store_create(&config, &store) ||
+	    tmem_tenant_open(store, "nobody", &limits, &tenant) ||
+	    tmem_ctx_create(store, &ctx) ||
+	    tmem_pool_create(tenant, 0, &params, NULL) ||
+	    tmem_submit(ctx, tenant, &op))
+		return 99;
+	tmem_ctx_destroy(ctx);
+	tmem_tenant_drop(tenant);
+	tmem_store_destroy(store);
+	return page.status;
+}
+
+/* Pages that must not be swapped are refused where they cannot be locked. */
+static void what_cannot_be_locked_is_refused(void **state)
+{
+	int status;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid)
+		_exit(put_as_nobody());
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), TMEM_PAGE_REFUSED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -256,6 +310,7 @@ int main(void)
 		cmocka_unit_test(lowered_ephemeral_limit_evicts),
 		cmocka_unit_test(old_room_is_no_room),
 		cmocka_unit_test(pressure_ends),
+		cmocka_unit_test(what_cannot_be_locked_is_refused),
 	};
 
 	return cmocka_run_group_tests_name("store-limits", tests, NULL,
