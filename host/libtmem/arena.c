@@ -822,6 +822,9 @@ int arena_check(struct arena *arena, char *message, size_t size)
 		struct segment *segment = segment_of(arena, n);
 		uint16_t used = 0;
 
+		if (!segment->used && !segment->populated &&
+		    segment->run == SEGMENT_PAGES)
+			continue; /* never used: most are */
 		for (unsigned int p = 0; p < SEGMENT_PAGES; p++) {
 			struct span *span = segment->span[p];
 			int error;

@@ -269,7 +269,8 @@ static int put_as_nobody(void)
 	struct tmem_ctx *ctx;
 
 	make_page(data, 3, PAGE);
-	if (setrlimit(RLIMIT_MEMLOCK, &none) || setuid(65534) ||
+	if (setrlimit(RLIMIT_MEMLOCK, &none) ||
+	    (!getuid() && setuid(65534)) ||
 	    tmem_store_create(&config, &store) ||
 	    tmem_tenant_open(store, "nobody", &limits, &tenant) ||
 	    tmem_ctx_create(store, &ctx) ||
