@@ -54,7 +54,7 @@ static const struct {
 	unsigned int weight;
 } kinds[KINDS] = {
 	[PUT] = { "put", 40 },		[GET] = { "get", 20 },
-	[TAKE] = { "exclusive get", 6 }, [SETTLE] = { "settle", 6 },
+	[TAKE] = { "exclusive get", 8 }, [SETTLE] = { "settle", 5 },
 	[FLUSH] = { "flush", 6 },	[FLUSH_ALL] = { "flush object", 2 },
 	[CREATE] = { "create pool", 5 }, [DESTROY] = { "destroy pool", 1 },
 	[RESET] = { "reset tenant", 1 }, [LIMITS] = { "tenant limits", 3 },
@@ -78,6 +78,19 @@ static uint64_t below(uint64_t n)
 	return rng % n;
 }
 
+/* So that ops meet one another at the same keys. */
+static uint64_t often_low(uint64_t n)
+{
+	switch (below(4)) {
+	case 0:
+		return below(n);
+	case 1:
+		return below(MIN(n, 3));
+	default:
+		return 0;
+	}
+}
+
 static struct step random_step(void)
 {
 	struct step s = { 0 };
@@ -88,10 +101,10 @@ static struct step random_step(void)
 	pick = below(total);
 	while (pick >= kinds[s.kind].weight)
 		pick -= kinds[s.kind++].weight;
-	s.tenant = below(TENANTS);
-	s.pool = below(POOLS);
-	s.object = below(OBJECTS);
-	s.cell = below(CELLS);
+	s.tenant = often_low(TENANTS);
+	s.pool = often_low(POOLS);
+	s.object = often_low(OBJECTS);
+	s.cell = often_low(CELLS);
 	s.count = 1 + below(RUN);
 	s.fail_after = below(12) ? 0 : 1 + below(8);
 	s.random = mix(rng);
@@ -651,8 +664,14 @@ static void random_sequence(uint64_t seed)
 	int failed;
 
 	rng = seed;
-	for (unsigned int i = 0; i < OPS; i++)
+	for (unsigned int i = 0; i < OPS; i++) {
 		steps[i] = random_step();
+		if (i >= TENANTS * POOLS)
+			continue;
+		steps[i].kind = CREATE;
+		steps[i].tenant = i / POOLS;
+		steps[i].pool = i % POOLS;
+	}
 	failed = run_steps(steps, OPS, fault, sizeof(fault));
 	if (failed >= 0) {
 		print_message("MODEL_SEED=%ju: op %d: %s\n", (uintmax_t)seed,
