@@ -29,6 +29,7 @@
 struct failing_memory {
 	atomic_long calls;   /* so far */
 	atomic_long fail_at; /* this call fails, and later ones too; 0: none */
+	atomic_bool once;    /* that call alone */
 	atomic_bool only_fallocate;
 	atomic_long live; /* allocations that were not freed */
 	/*
@@ -53,10 +54,14 @@ static inline void memory_hook(struct failing_memory *m, size_t size)
 
 static inline bool memory_fails(struct failing_memory *m, bool is_fallocate)
 {
+	long call, fail_at;
+
 	if (atomic_load(&m->only_fallocate) && !is_fallocate)
 		return false;
-	return atomic_fetch_add(&m->calls, 1) + 1 >=
-		       (atomic_load(&m->fail_at) ?: INT64_MAX);
+	call = atomic_fetch_add(&m->calls, 1) + 1;
+	fail_at = atomic_load(&m->fail_at);
+	return fail_at && (atomic_load(&m->once) ? call == fail_at :
+						   call >= fail_at);
 }
 
 static inline void *failing_zalloc(void *opaque, size_t size)
