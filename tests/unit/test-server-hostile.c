@@ -407,6 +407,50 @@ static void v6_lengths(void **state)
 	reply_free(&reply);
 }
 
+/*
+ * V6: pages on the wrong side: those of a PUT where the device writes, room for
+ * those of a GET where it reads.  Neither is taken for the other.
+ */
+static void v6_wrong_direction(void **state)
+{
+	struct req req = { .op = VIRTIO_TMEM_OP_PUT,
+			   .pool = PERSISTENT,
+			   .object = 1,
+			   .count = 2 };
+	struct msg msg = { .out = calloc(1, REQ + 2 * PAGE) };
+	struct reply reply = { 0 };
+
+	put_one(&vm, PERSISTENT, 1, 0, 1);
+	req_encode(&req, msg.out);
+	msg.out_len = REQ;
+	msg.in_len = RESP + 2 * (4 + PAGE);
+	msg_send(&vm, BULK, &msg, &reply);
+	assert_int_equal(reply.status, INVAL);
+	assert_int_equal(reply.used, RESP);
+	req.op = VIRTIO_TMEM_OP_GET;
+	req_encode(&req, msg.out);
+	msg.out_len = REQ + 2 * PAGE;
+	msg.in_len = RESP + 8;
+	msg_send(&vm, BULK, &msg, &reply);
+	assert_int_equal(reply.status, INVAL);
+	/* Both at once: there is room, and too much to read. */
+	msg.in_len = RESP + 2 * (4 + PAGE);
+	msg_send(&vm, BULK, &msg, &reply);
+	assert_int_equal(reply.status, INVAL);
+	assert_int_equal(reply.used, RESP);
+	/* Nothing but memory to write into, or nothing but memory to read. */
+	msg.out_len = 0;
+	msg_send(&vm, BULK, &msg, &reply);
+	assert_int_equal(reply.rc, -EBADMSG);
+	msg.out_len = REQ + 2 * PAGE;
+	msg.in_len = 0;
+	msg_send(&vm, BULK, &msg, &reply);
+	assert_int_equal(reply.rc, -EBADMSG);
+	assert_int_equal(get_one(&vm, PERSISTENT, 1, 0, 1), OK);
+	free(msg.out);
+	reply_free(&reply);
+}
+
 /* ------------------------------------------------------------- V7: locks */
 
 static sem_t fault_entered, fault_leave;
@@ -473,12 +517,13 @@ static void v7_no_lock_over_guest_memory(void **state)
 	sem_init(&fault_entered, 0, 0);
 	sem_init(&fault_leave, 0, 0);
 	assert_int_equal(sigaction(SIGSEGV, &action, &old), 0);
-	for (unsigned int i = 0; i < 2 * ARRAY_SIZE(verbs); i++) {
+	for (unsigned int i = 0; i < 3 * ARRAY_SIZE(verbs); i++) {
+		bool destroy = i % 3 == 1, reset = i % 3 == 2;
 		struct req req = { .op = VIRTIO_TMEM_OP_POOL_CREATE,
 				   .pool = PERSISTENT,
 				   .index = SHIFT,
 				   .flags = VIRTIO_TMEM_POOL_PERSISTENT };
-		uint16_t op = verbs[i / 2];
+		uint16_t op = verbs[i / 3];
 		pthread_t thread;
 
 		for (uint64_t n = 0; n < 3; n++)
@@ -509,10 +554,14 @@ static void v7_no_lock_over_guest_memory(void **state)
 				    .pool = PERSISTENT,
 				    .object = 2 };
 		assert_int_equal(req_status(&vm, BULK, &req), OK);
-		if (i % 2) {
+		if (destroy || reset) {
 			/* Even the pool may go, and another one come. */
 			req = (struct req){ .op = VIRTIO_TMEM_OP_POOL_DESTROY,
 					    .pool = PERSISTENT };
+			if (reset)
+				req.op = VIRTIO_TMEM_OP_RESET_ALL;
+			if (reset)
+				req.pool = 0;
 			assert_int_equal(req_status(&vm, BULK, &req), OK);
 			req = (struct req){
 				.op = VIRTIO_TMEM_OP_POOL_CREATE,
@@ -527,7 +576,7 @@ static void v7_no_lock_over_guest_memory(void **state)
 		sem_post(&fault_leave);
 		pthread_join(thread, NULL);
 		/* What the old pool got late did not get into the new one. */
-		if (i % 2)
+		if (destroy || reset)
 			assert_int_equal(pool_pages(&vm, PERSISTENT), 1);
 		munmap(fault_page, PAGE);
 	}
@@ -751,6 +800,7 @@ int main(void)
 		TEST(v5_memory_changes),
 		TEST(v6_overflow),
 		TEST(v6_lengths),
+		TEST(v6_wrong_direction),
 		TEST(v7_no_lock_over_guest_memory),
 		TEST(v7_errors_release_locks),
 		TEST(v8_no_log),
