@@ -11,17 +11,17 @@
 
 /*
  * What a reservation costs beyond its raw bytes, at the worst: a page that
- * does not compress takes a slot (16 bytes), a word and its share of leaf,
- * nodes and span (20 bytes), and a share of a segment's descriptor (12 bytes):
- * 48 of 4096, taken as 1/64; and once, 1 MiB for classes that are not full and
- * for the first segments' descriptors.
+ * does not compress takes a slot (16 bytes) that is a span of its own (48), a
+ * word and its share of leaf and nodes (10 bytes), and a share of a segment's
+ * descriptor (11 bytes): 85 of 4096, or 1/48; and once, 1 MiB for classes that
+ * are not full and for segments that are not used yet.
  */
-#define RESERVATION_SHIFT 6
+#define RESERVATION_PARTS 48
 #define RESERVATION_FIXED MIB
 
 uint64_t tmem_reservation_cost(uint64_t raw)
 {
-	uint64_t extra = (raw >> RESERVATION_SHIFT) + RESERVATION_FIXED;
+	uint64_t extra = raw / RESERVATION_PARTS + RESERVATION_FIXED;
 
 	if (!raw)
 		return 0;
@@ -35,7 +35,7 @@ uint64_t tmem_reservation_fit(uint64_t max_bytes)
 	if (max_bytes <= RESERVATION_FIXED)
 		return 0;
 	raw = max_bytes - RESERVATION_FIXED;
-	raw -= raw / ((1 << RESERVATION_SHIFT) + 1);
+	raw -= raw / (RESERVATION_PARTS + 1);
 	return raw & ~(uint64_t)(SEGMENT_BYTES - 1);
 }
 

@@ -83,6 +83,19 @@ static void flushed_objects_make_room(void **state)
 	fixture_close(&f);
 }
 
+/* What a reservation is said to cost is what it costs, at the worst. */
+static void large_reservation_costs_what_it_says(void **state)
+{
+	const uint64_t reserved = 256 * MIB;
+	struct fixture f;
+
+	fixture_open(&f, tmem_reservation_cost(reserved), reserved);
+	pool_open(&f, 0, P);
+	fill(&f, 0, 1, reserved, TMEM_PAGE_OK);
+	assert_in_range(held(&f), reserved, tmem_reservation_cost(reserved));
+	fixture_close(&f);
+}
+
 /* The tenant's own ephemeral pages make way for what it is promised. */
 static void ephemeral_makes_way(void **state)
 {
@@ -305,6 +318,7 @@ int main(void)
 		cmocka_unit_test(destroyed_pools_count),
 		cmocka_unit_test(flushed_objects_count),
 		cmocka_unit_test(flushed_objects_make_room),
+		cmocka_unit_test(large_reservation_costs_what_it_says),
 		cmocka_unit_test(ephemeral_makes_way),
 		cmocka_unit_test(ephemeral_of_others_makes_way),
 		cmocka_unit_test(evicted_pages_leave_no_index),
