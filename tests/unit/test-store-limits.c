@@ -143,10 +143,10 @@ static void evicted_pages_leave_no_index(void **state)
 
 	fixture_open(&f, 8 * MIB, 0);
 	pool_open(&f, 1, 0);
-	for (uint64_t i = 0; i < 60000; i++) {
+	for (uint64_t i = 0; i < 24000; i++) {
 		assert_int_equal(put(&f, 1, 1, i << 20, 4 * i + 2),
 				 TMEM_PAGE_OK);
-		if (i == 10000)
+		if (i == 8000)
 			pages = ephemeral_pages(&f);
 	}
 	assert_in_range(held(&f), 0, 8 * MIB);
@@ -162,7 +162,7 @@ static void lowered_ephemeral_limit_evicts(void **state)
 
 	fixture_open(&f, 256 * MIB, 0);
 	pool_open(&f, 1, 0);
-	fill(&f, 1, 1, 200 * MIB, TMEM_PAGE_OK);
+	fill(&f, 1, 1, 64 * MIB, TMEM_PAGE_OK);
 	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), 0);
 	assert_in_range(held(&f), MIB, 8 * MIB + SLACK);
 	assert_true(ephemeral_pages(&f) > 100);
