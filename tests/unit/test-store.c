@@ -481,19 +481,24 @@ static void exclusive_gets_do_not_mix(void **state)
 		assert_int_equal(get(&f, 0, 0, seed, second), TMEM_PAGE_OK);
 		fixture_check(&f);
 	}
-	/* Taken pages that move, among half empty spans, stay taken. */
+	/* Taken pages that move, out of half empty spans, stay taken. */
 	for (uint64_t i = 0; i < 2000; i++)
-		put(&f, 0, 1, i, 4 * i + 2);
-	put(&f, 0, 0, 1, 6);
-	take(&f, &op[0], 1, 6);
+		put(&f, 0, 0, i, 4 * i + 2);
+	take(&f, &op[0], 1600, 4 * 1600 + 2);
+	take(&f, &op[1], 1984, 4 * 1984 + 2);
 	for (uint64_t i = 0; i < 2000; i++)
 		if (i % 16)
-			flush(&f, 0, 1, i, 1);
+			flush(&f, 0, 0, i, 1);
 	while (tmem_step(f.store, 100))
 		;
-	assert_int_equal(get(&f, 0, 0, 1, 0), TMEM_PAGE_MISS);
-	tmem_unretire(f.ctx, &op[0]);
-	assert_int_equal(get(&f, 0, 0, 1, 6), TMEM_PAGE_OK);
+	for (unsigned int i = 0; i < 2; i++) {
+		uint64_t index = op[i].index;
+
+		assert_int_equal(get(&f, 0, 0, index, 0), TMEM_PAGE_MISS);
+		tmem_unretire(f.ctx, &op[i]);
+		assert_int_equal(get(&f, 0, 0, index, 4 * index + 2),
+				 TMEM_PAGE_OK);
+	}
 	fixture_close(&f);
 }
 
