@@ -11,20 +11,20 @@
 #include <time.h>
 #include "store-fixture.h"
 
-#define THREADS 3
-#define KEYS	600 /* of a thread in each pool */
+#define THREADS	   3
+#define KEYS	   600 /* of a thread in each pool */
 #define PERSISTENT 0
 #define EPHEMERAL  1
 
 /* cmocka's asserts belong to the main thread. */
-#define MUST(condition)                                                     \
-	do {                                                                \
-		if (!(condition)) {                                         \
-			fprintf(stderr, "%s:%d: %s (MODEL_SEED=%ju)\n",     \
-				__FILE__, __LINE__, #condition,             \
-				(uintmax_t)seed);                           \
-			abort();                                            \
-		}                                                           \
+#define MUST(condition)                                                        \
+	do {                                                                   \
+		if (!(condition)) {                                            \
+			fprintf(stderr, "%s:%d: %s (MODEL_SEED=%ju)\n",        \
+				__FILE__, __LINE__, #condition,                \
+				(uintmax_t)seed);                              \
+			abort();                                               \
+		}                                                              \
 	} while (0)
 
 static struct fixture f;
@@ -53,9 +53,14 @@ static int one(struct worker *w, uint16_t verb, uint16_t flags, uint32_t pool,
 	struct iovec iov = { w->data, PAGE };
 
 	/* Neighbours in a leaf belong to different threads. */
-	*op = (struct tmem_op){ .verb = verb, .flags = flags, .pool = pool,
-				.index = key * THREADS + w->number, .count = 1,
-				.page_size = PAGE, .iov = &iov, .iovcnt = 1,
+	*op = (struct tmem_op){ .verb = verb,
+				.flags = flags,
+				.pool = pool,
+				.index = key * THREADS + w->number,
+				.count = 1,
+				.page_size = PAGE,
+				.iov = &iov,
+				.iovcnt = 1,
 				.page = page };
 	return tmem_submit(w->ctx, f.tenant, op);
 }

@@ -14,12 +14,12 @@
 #include <time.h>
 #include "store-fixture.h"
 
-#define TENANTS 3
-#define POOLS	4
-#define OBJECTS 4
-#define OPS	400
-#define RUN	4  /* pages of an op at most */
-#define PENDING 3  /* exclusive gets that were not settled yet */
+#define TENANTS	 3
+#define POOLS	 4
+#define OBJECTS	 4
+#define OPS	 400
+#define RUN	 4 /* pages of an op at most */
+#define PENDING	 3 /* exclusive gets that were not settled yet */
 #define MAX_PAGE (1u << TMEM_PAGE_SHIFT_MAX)
 
 /* Where pages are: dense, at the borders of leaves, far apart, at the end. */
@@ -27,8 +27,11 @@ static const struct {
 	uint64_t first;
 	unsigned int count;
 } places[] = {
-	{ 0, 16 },	   { 30, 4 },		  { 1ull << 20, 4 },
-	{ 1ull << 40, 4 }, { UINT64_MAX - 3, 4 },
+	{ 0, 16 },
+	{ 30, 4 },
+	{ 1ull << 20, 4 },
+	{ 1ull << 40, 4 },
+	{ UINT64_MAX - 3, 4 },
 };
 #define CELLS 32
 
@@ -45,21 +48,34 @@ static uint64_t cell_index(unsigned int cell)
 /* ------------------------------------------------------------------- ops */
 
 enum kind {
-	PUT, GET, TAKE, SETTLE, FLUSH, FLUSH_ALL, CREATE, DESTROY, RESET,
-	LIMITS, MAX, STEP, SHRINK, FREEZE, KINDS
+	PUT,
+	GET,
+	TAKE,
+	SETTLE,
+	FLUSH,
+	FLUSH_ALL,
+	CREATE,
+	DESTROY,
+	RESET,
+	LIMITS,
+	MAX,
+	STEP,
+	SHRINK,
+	FREEZE,
+	KINDS
 };
 
 static const struct {
 	const char *name;
 	unsigned int weight;
 } kinds[KINDS] = {
-	[PUT] = { "put", 40 },		[GET] = { "get", 20 },
+	[PUT] = { "put", 40 },		 [GET] = { "get", 20 },
 	[TAKE] = { "exclusive get", 8 }, [SETTLE] = { "settle", 5 },
-	[FLUSH] = { "flush", 6 },	[FLUSH_ALL] = { "flush object", 2 },
+	[FLUSH] = { "flush", 6 },	 [FLUSH_ALL] = { "flush object", 2 },
 	[CREATE] = { "create pool", 5 }, [DESTROY] = { "destroy pool", 1 },
 	[RESET] = { "reset tenant", 1 }, [LIMITS] = { "tenant limits", 3 },
-	[MAX] = { "store limit", 2 },	[STEP] = { "step", 5 },
-	[SHRINK] = { "shrink", 2 },	[FREEZE] = { "freeze", 1 },
+	[MAX] = { "store limit", 2 },	 [STEP] = { "step", 5 },
+	[SHRINK] = { "shrink", 2 },	 [FREEZE] = { "freeze", 1 },
 };
 
 /* All that an op does follows from this and from what was done before it. */
@@ -113,7 +129,8 @@ static struct step random_step(void)
 
 static void print_step(unsigned int number, const struct step *s)
 {
-	print_message("  %3u: %s tenant %u pool %u object %u index %#jx count %u random %#jx%s\n",
+	print_message("  %3u: %s tenant %u pool %u object %u index %#jx count "
+		      "%u random %#jx%s\n",
 		      number, kinds[s->kind].name, s->tenant, s->pool,
 		      s->object, (uintmax_t)cell_index(s->cell), s->count,
 		      (uintmax_t)s->random,
@@ -157,11 +174,10 @@ struct model {
 
 static char buffer[RUN * MAX_PAGE], expected[MAX_PAGE];
 
-#define EXPECT(m, condition, ...)                                          \
-	do {                                                               \
-		if (!(condition) && !*(m)->fault)                          \
-			snprintf((m)->fault, sizeof((m)->fault),           \
-				 __VA_ARGS__);                             \
+#define EXPECT(m, condition, ...)                                              \
+	do {                                                                   \
+		if (!(condition) && !*(m)->fault)                              \
+			snprintf((m)->fault, sizeof((m)->fault), __VA_ARGS__); \
 	} while (0)
 
 static struct model_pool *pool_of(struct model *m, const struct step *s)
@@ -261,7 +277,8 @@ static void do_put(struct model *m, const struct step *s)
 
 		EXPECT(m, ok || page[i].status == TMEM_PAGE_REFUSED,
 		       "put: status %u", page[i].status);
-		EXPECT(m, ok || !pool->persistent || s->fail_after ||
+		EXPECT(m,
+		       ok || !pool->persistent || s->fail_after ||
 			       after > m->limits[s->tenant].persistent_reserved,
 		       "put refused with %ju of %ju reserved bytes held",
 		       (uintmax_t)raw,
@@ -315,8 +332,8 @@ static void do_get(struct model *m, const struct step *s, struct pending *p)
 	for (unsigned int i = 0; i < op.count && !error; i++) {
 		struct cell *cell = &pool->cell[s->object][s->cell + i];
 
-		check_page(m, pool, cell, &page[i],
-			   buffer + i * op.page_size, op.page_size);
+		check_page(m, pool, cell, &page[i], buffer + i * op.page_size,
+			   op.page_size);
 		if (!p || page[i].status != TMEM_PAGE_OK)
 			continue;
 		p->before[i] = *cell;
@@ -483,8 +500,8 @@ static void do_max(struct model *m, const struct step *s)
 	int error = tmem_store_set_max(m->store, max);
 
 	for (unsigned int i = 0; i < TENANTS; i++)
-		needed += tmem_reservation_cost(
-			m->limits[i].persistent_reserved);
+		needed +=
+			tmem_reservation_cost(m->limits[i].persistent_reserved);
 	EXPECT(m, error == (max < needed ? -EINVAL : 0),
 	       "store limit %ju with %ju needed: %d", (uintmax_t)max,
 	       (uintmax_t)needed, error);
@@ -590,8 +607,7 @@ static void model_open(struct model *m)
 	assert_int_equal(tmem_ctx_create(m->store, &m->ctx), 0);
 	for (unsigned int i = 0; i < TENANTS; i++)
 		assert_int_equal(tmem_tenant_open(m->store, "model",
-						  &m->limits[i],
-						  &m->tenant[i]),
+						  &m->limits[i], &m->tenant[i]),
 				 0);
 }
 
@@ -615,8 +631,8 @@ static int run_steps(const struct step *steps, unsigned int n, char *fault,
 	model_open(m);
 	for (unsigned int i = 0; i < n && failed < 0; i++) {
 		if (steps[i].fail_after)
-			m->memory.fail_at = m->memory.calls +
-					    steps[i].fail_after;
+			m->memory.fail_at =
+				m->memory.calls + steps[i].fail_after;
 		do_step(m, &steps[i]);
 		m->memory.fail_at = 0;
 		check_all(m);
@@ -644,7 +660,8 @@ static unsigned int shrink(struct step *steps, unsigned int n)
 			memcpy(trial, steps, at * sizeof(*steps));
 			memcpy(trial + at, steps + at + cut,
 			       (n - at - cut) * sizeof(*steps));
-			if (run_steps(trial, n - cut, fault, sizeof(fault)) < 0) {
+			if (run_steps(trial, n - cut, fault, sizeof(fault)) <
+			    0) {
 				at += cut;
 				continue;
 			}

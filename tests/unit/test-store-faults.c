@@ -6,7 +6,7 @@
  */
 #include "store-fixture.h"
 
-#define KEYS 256
+#define KEYS	   256
 #define PERSISTENT 0
 #define EPHEMERAL  1
 
@@ -29,9 +29,15 @@ static int submit(struct script *s, uint16_t verb, uint16_t flags,
 {
 	struct iovec iov = { data, PAGE };
 
-	*op = (struct tmem_op){ .verb = verb, .flags = flags, .pool = pool,
-				.index = index, .count = 1, .iov = &iov,
-				.iovcnt = 1, .page = page, .page_size = PAGE };
+	*op = (struct tmem_op){ .verb = verb,
+				.flags = flags,
+				.pool = pool,
+				.index = index,
+				.count = 1,
+				.iov = &iov,
+				.iovcnt = 1,
+				.page = page,
+				.page_size = PAGE };
 	memcpy(op->object, &object, sizeof(object));
 	return tmem_submit(s->ctx, s->tenant, op);
 }
@@ -62,7 +68,8 @@ static void script_put(struct script *s, uint32_t pool, uint64_t object,
 
 	make_page(data, seed, PAGE);
 	assert_int_equal(submit(s, TMEM_PUT, 0, pool, object, index, data,
-				&page, &op), 0);
+				&page, &op),
+			 0);
 	s->refused += page.status != TMEM_PAGE_OK;
 	s->key[pool][key].seed = page.status == TMEM_PAGE_OK ? seed : 0;
 }
@@ -78,7 +85,8 @@ static void script_get(struct script *s, uint32_t pool, unsigned int key,
 
 	assert_int_equal(submit(s, TMEM_GET, flags, pool,
 				s->key[pool][key].object,
-				s->key[pool][key].index, data, &page, &op), 0);
+				s->key[pool][key].index, data, &page, &op),
+			 0);
 	if (pool == PERSISTENT || !seed)
 		assert_int_equal(page.status,
 				 seed ? TMEM_PAGE_OK : TMEM_PAGE_MISS);
@@ -120,17 +128,19 @@ static void script_ops(struct script *s)
 			script_put(s, pool, 1000 + i, 0, i + 100);
 		/* Overwritten by pages of other sizes. */
 		for (unsigned int i = 0; i < 48; i++)
-			script_put(s, pool, i % 3, i % 2 ? i : 1ull * i << (i + 10),
-				   i + 202);
+			script_put(s, pool, i % 3,
+				   i % 2 ? i : 1ull * i << (i + 10), i + 202);
 	}
 	read_all(s);
 	for (unsigned int i = 0; i < s->keys[EPHEMERAL]; i++)
 		script_get(s, EPHEMERAL, i, TMEM_GET_EXCLUSIVE, i % 2);
 	for (uint32_t pool = 0; pool < 2; pool++) {
 		assert_int_equal(submit(s, TMEM_FLUSH, 0, pool, 1, 1, NULL,
-					NULL, &op), 0);
+					NULL, &op),
+				 0);
 		assert_int_equal(submit(s, TMEM_FLUSH_OBJECT, 0, pool, 2, 0,
-					NULL, NULL, &op), 0);
+					NULL, NULL, &op),
+				 0);
 		for (unsigned int i = 0; i < s->keys[pool]; i++)
 			if (s->key[pool][i].object == 2 ||
 			    (s->key[pool][i].object == 1 &&

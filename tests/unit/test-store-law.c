@@ -10,7 +10,8 @@
 
 #define P TMEM_POOL_PERSISTENT
 
-/* ---------------------------------------------------- a region in the making */
+/* ---------------------------------------------------- a region in the making
+ */
 
 static void fill_two_regions(void *arg)
 {
@@ -45,7 +46,8 @@ static void slow_region_does_not_cut_the_file(void **state)
 	fixture_close(&f);
 }
 
-/* ------------------------------------------------- puts that meet one another */
+/* ------------------------------------------------- puts that meet one another
+ */
 
 /*
  * A tenant whose reservation is full to the last page, and whose index is so
@@ -64,7 +66,8 @@ static void open_full(struct fixture *f, uint64_t reserved)
 	pool_open(f, 0, P);
 	for (uint64_t i = 0; i < pages; i++)
 		assert_int_equal(put(f, 0, 1, i < pages * 3 / 4 ? i << 32 : i,
-				     4 * i + 3), TMEM_PAGE_OK);
+				     4 * i + 3),
+				 TMEM_PAGE_OK);
 	/* Beyond the reservation there is nothing to be had. */
 	assert_int_equal(put(f, 0, 2, 0, 3), TMEM_PAGE_REFUSED);
 }
@@ -132,8 +135,8 @@ static void run_faulting(struct fixture *f, uint16_t verb,
 	struct tmem_page page[3];
 	struct sigaction old;
 
-	guest = mmap(NULL, 3 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
-		     -1, 0);
+	guest = mmap(NULL, 3 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		     0);
 	assert_true(guest != MAP_FAILED);
 	faulting = f;
 	meanwhile = what;
@@ -151,7 +154,8 @@ static void flush_object_then_check(struct fixture *f, unsigned int page)
 	assert_int_equal(tmem_ctx_create(g.store, &g.ctx), 0);
 	if (page == 1) {
 		assert_int_equal(run(&g, g.ctx, TMEM_FLUSH_OBJECT, 0, 1, 0, 0,
-				     NULL, NULL, NULL), 0);
+				     NULL, NULL, NULL),
+				 0);
 		while (tmem_step(g.store, 100))
 			;
 		assert_int_equal(put(&g, 0, 1, 5, 7), TMEM_PAGE_OK);

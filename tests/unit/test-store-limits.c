@@ -38,7 +38,8 @@ static void fill(struct fixture *f, uint32_t pool, uint64_t object,
 /* A reservation is no way to fill the host with pools that drain. */
 static void destroyed_pools_count(void **state)
 {
-	const uint64_t reserved = 4 * MIB, max = tmem_reservation_cost(reserved);
+	const uint64_t reserved = 4 * MIB,
+		       max = tmem_reservation_cost(reserved);
 	struct fixture f;
 
 	fixture_open(&f, max, reserved);
@@ -63,7 +64,8 @@ static void flushed_objects_count(void **state)
 		fill(&f, 0, object, reserved, TMEM_PAGE_OK);
 		assert_in_range(held(&f), reserved, max + SLACK);
 		assert_int_equal(run(&f, f.ctx, TMEM_FLUSH_OBJECT, 0, object, 0,
-				     0, NULL, NULL, NULL), 0);
+				     0, NULL, NULL, NULL),
+				 0);
 	}
 	fixture_close(&f);
 }
@@ -78,7 +80,8 @@ static void flushed_objects_make_room(void **state)
 	for (uint64_t object = 0; object < 3; object++) {
 		fill(&f, 0, object, 38 * MIB, TMEM_PAGE_OK);
 		assert_int_equal(run(&f, f.ctx, TMEM_FLUSH_OBJECT, 0, object, 0,
-				     0, NULL, NULL, NULL), 0);
+				     0, NULL, NULL, NULL),
+				 0);
 	}
 	fixture_close(&f);
 }
@@ -206,8 +209,8 @@ static void open_in_cgroup(struct fixture *f, uint64_t used)
 	setenv("TMEM_TEST_HEADROOM_DIR", fakes, 1);
 	assert_int_equal(tmem_store_create(&config, &f->store), 0);
 	unsetenv("TMEM_TEST_HEADROOM_DIR");
-	assert_int_equal(tmem_tenant_open(f->store, "test", &limits,
-					  &f->tenant), 0);
+	assert_int_equal(
+		tmem_tenant_open(f->store, "test", &limits, &f->tenant), 0);
 	assert_int_equal(tmem_ctx_create(f->store, &f->ctx), 0);
 	pool_open(f, 0, P);
 }
@@ -275,15 +278,18 @@ static int put_as_nobody(void)
 	uint64_t data[PAGE / 8];
 	struct tmem_page page = { 0 };
 	struct iovec iov = { data, PAGE };
-	struct tmem_op op = { .verb = TMEM_PUT, .count = 1, .iov = &iov,
-			      .iovcnt = 1, .page = &page, .page_size = PAGE };
+	struct tmem_op op = { .verb = TMEM_PUT,
+			      .count = 1,
+			      .iov = &iov,
+			      .iovcnt = 1,
+			      .page = &page,
+			      .page_size = PAGE };
 	struct tmem_tenant *tenant;
 	struct tmem_store *store;
 	struct tmem_ctx *ctx;
 
 	make_page(data, 3, PAGE);
-	if (setrlimit(RLIMIT_MEMLOCK, &none) ||
-	    (!getuid() && setuid(65534)) ||
+	if (setrlimit(RLIMIT_MEMLOCK, &none) || (!getuid() && setuid(65534)) ||
 	    tmem_store_create(&config, &store) ||
 	    tmem_tenant_open(store, "nobody", &limits, &tenant) ||
 	    tmem_ctx_create(store, &ctx) ||
