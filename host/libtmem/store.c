@@ -531,9 +531,10 @@ struct tmem_pool *pool_get(struct tmem_tenant *tenant, uint32_t id)
 	return pool;
 }
 
+/* What is counted later is moved by a later call. */
 static void counters_move(struct pool_counters *to, struct pool_counters *from)
 {
-#define MOVE(field) atomic_fetch_add(&to->field, atomic_load(&from->field))
+#define MOVE(field) atomic_fetch_add(&to->field, atomic_exchange(&from->field, 0))
 	MOVE(puts);
 	MOVE(refused_limit);
 	MOVE(refused_memory);
@@ -589,6 +590,8 @@ static void pool_end(struct tmem_tenant *tenant, uint32_t id)
 
 	tenant->pool[id] = NULL;
 	atomic_store(&pool->dead, true);
+	/* Statistics do not find it any more, though ops may still use it. */
+	counters_move(&tenant->past, &pool->count);
 	if (--pool->refs == 0)
 		pool_settle(pool);
 	else

@@ -166,8 +166,14 @@ static void flush_object_then_check(struct fixture *f, unsigned int page)
 
 static void destroy_then_check(struct fixture *f, unsigned int page)
 {
+	struct tmem_stats before, after;
+
+	tmem_tenant_stats(f->tenant, &before);
 	if (page == 1)
 		assert_int_equal(tmem_pool_destroy(f->tenant, 0), 0);
+	/* Counters only grow. */
+	tmem_tenant_stats(f->tenant, &after);
+	assert_true(before.puts > 0 && after.puts >= before.puts);
 	while (tmem_step(f->store, 100))
 		;
 	fixture_check(f);
