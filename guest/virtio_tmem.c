@@ -2,7 +2,7 @@
 /*
  * Virtio transcendent memory driver: device, queues, requests
  *
- * The frontends (tmem_swap.c, ...) decide what is put where; this file carries
+ * The frontends (tmem_swap, ...) decide what is put where; this file carries
  * their requests over the virtqueues.  Its callers reclaim memory, so after
  * probe nothing is allocated: requests and their buffers are the frontends',
  * made in advance, and indirect descriptors are not negotiated.

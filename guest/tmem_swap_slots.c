@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A swap disk in transcendent memory: which slots the device holds, which it
+ * shall forget, and when it is not asked to hold more
+ *
+ * A freed slot is flushed later, and never after a newer write of the same
+ * slot: see struct tmem_swap.
+ */
+
+#include <linux/bitmap.h>
+#include <linux/sched/mm.h>
+
+#include "tmem_swap.h"
+
+/* Most freed slots in one flush: bounds how long a write can wait for it. */
+#define TMEM_SWAP_FLUSH_SLOTS	4096
+/* How long freed slots are collected before the device hears of them. */
+#define TMEM_SWAP_FLUSH_DELAY	(HZ / 50)
+/* A collection of this many slots does not wait. */
+#define TMEM_SWAP_FLUSH_NOW	1024
+/* How long, at most, a device that is full is not asked again. */
+#define TMEM_SWAP_MAX_CLOSED	(HZ / 4)
+
+/* --- slots --- */
+
+void tmem_swap_set_present(struct tmem_swap *swap, unsigned long slot)
+{
+	if (!test_and_set_bit(slot, swap->present))
+		atomic_long_inc(&swap->nr_present);
+}
+
+bool tmem_swap_clear_present(struct tmem_swap *swap, unsigned long slot)
+{
+	if (!test_and_clear_bit(slot, swap->present))
+		return false;
+	atomic_long_dec(&swap->nr_present);
+	return true;
+}
+
+/*
+ * The contents of a slot are of no use any more.  Any context, interrupts may
+ * be off: only bits are set.  Absent first, so that nobody reads what is about
+ * to be flushed.
+ */
+bool tmem_swap_forget(struct tmem_swap *swap, unsigned long slot)
+{
+	if (!tmem_swap_clear_present(swap, slot))
+		return false;
+	if (!test_and_set_bit(slot, swap->pending))
+		atomic_long_inc(&swap->nr_pending);
+	return true;
+}
+
+void tmem_swap_schedule_flush(struct tmem_swap *swap)
+{
+	long nr = atomic_long_read(&swap->nr_pending);
+
+	if (nr >= TMEM_SWAP_FLUSH_NOW)
+		mod_delayed_work(swap->wq, &swap->flush_work, 0);
+	else if (nr)
+		queue_delayed_work(swap->wq, &swap->flush_work,
+				   TMEM_SWAP_FLUSH_DELAY);
+}
+
+bool tmem_swap_flushing(struct tmem_swap *swap, unsigned long first,
+			unsigned long nr)
+{
+	unsigned int i;
+
+	lockdep_assert_held(&swap->lock);
+	for (i = 0; i < TMEM_SWAP_FLUSHES; i++) {
+		const struct tmem_swap_flush *f = &swap->flushes[i];
+
+		if (f->nr && first < f->first + f->nr && f->first < first + nr)
+			return true;
+	}
+	return false;
+}
+
+/* True when slots can be written: none of them will be flushed. */
+static bool tmem_swap_try_claim(struct tmem_swap *swap, unsigned long first,
+				unsigned long nr)
+{
+	unsigned long slot, flags;
+	bool ok;
+
+	spin_lock_irqsave(&swap->lock, flags);
+	for (slot = first; slot < first + nr; slot++)
+		if (test_and_clear_bit(slot, swap->pending))
+			atomic_long_dec(&swap->nr_pending);
+	ok = !tmem_swap_flushing(swap, first, nr);
+	spin_unlock_irqrestore(&swap->lock, flags);
+	return ok;
+}
+
+/* Before a write of slots.  Sleeps. */
+void tmem_swap_claim(struct tmem_swap *swap, unsigned long first,
+		     unsigned long nr)
+{
+	wait_event(swap->wait_flush, tmem_swap_try_claim(swap, first, nr));
+}
+
+/* --- refusals --- */
+
+/*
+ * Reclaim knows of no disk that is full before its slots are used up: it comes
+ * back with every page, again and again.  So a full device is not asked each
+ * time.  It is asked as soon as a slot has been freed: what is within the
+ * device's promise is not refused here.
+ */
+bool tmem_swap_closed(struct tmem_swap *swap)
+{
+	return READ_ONCE(swap->closed_for) &&
+	       time_before(jiffies, READ_ONCE(swap->closed_until)) &&
+	       !atomic_long_read(&swap->nr_pending);
+}
+
+void tmem_swap_close(struct tmem_swap *swap)
+{
+	unsigned long time = clamp_t(unsigned long,
+				     2 * READ_ONCE(swap->closed_for), 1,
+				     TMEM_SWAP_MAX_CLOSED);
+
+	WRITE_ONCE(swap->closed_until, jiffies + time);
+	WRITE_ONCE(swap->closed_for, time);
+}
+
+void tmem_swap_open_up(struct tmem_swap *swap)
+{
+	if (READ_ONCE(swap->closed_for))
+		WRITE_ONCE(swap->closed_for, 0);
+}
+
+/*
+ * Refuses a write of slots without asking.  As after a refusal by the device,
+ * nothing is held of them.
+ */
+void tmem_swap_refuse(struct tmem_swap *swap, unsigned long slot,
+		      unsigned long nr)
+{
+	tmem_swap_count(swap, TMEM_SWAP_REFUSALS, nr);
+	while (nr--)
+		tmem_swap_forget(swap, slot++);
+	tmem_swap_schedule_flush(swap);
+}
+
+/* --- flushing --- */
+
+/* Moves a run of pending slots to @f.  False if there is none from @*cursor. */
+static bool tmem_swap_take_pending(struct tmem_swap *swap,
+				   struct tmem_swap_flush *f,
+				   unsigned long *cursor)
+{
+	unsigned long first, end, limit, flags;
+	bool taken = false;
+
+	first = find_next_bit(swap->pending, swap->nr_slots, *cursor);
+	if (first >= swap->nr_slots) {
+		*cursor = swap->nr_slots;
+		return false;
+	}
+	limit = min(swap->nr_slots, first + TMEM_SWAP_FLUSH_SLOTS);
+	spin_lock_irqsave(&swap->lock, flags);
+	/* A write may have been quicker. */
+	for (end = first; end < limit; end++) {
+		if (!test_and_clear_bit(end, swap->pending))
+			break;
+		atomic_long_dec(&swap->nr_pending);
+	}
+	if (end > first) {
+		f->first = first;
+		f->nr = end - first;
+		taken = true;
+	}
+	spin_unlock_irqrestore(&swap->lock, flags);
+	*cursor = max(end, first + 1);
+	return taken;
+}
+
+static void tmem_swap_submit_flush(struct tmem_swap_flush *f)
+{
+	struct tmem_request *req = &f->req;
+
+	req->index = f->first;
+	req->count = f->nr;
+	reinit_completion(&req->completion);
+	tmem_submit(req);
+}
+
+/* Waits for @f.  The device may stop early: it is sent the rest. */
+static void tmem_swap_wait_flush(struct tmem_swap *swap,
+				 struct tmem_swap_flush *f)
+{
+	struct tmem_request *req = &f->req;
+	unsigned long flags;
+
+	wait_for_completion_io(&req->completion);
+	while (!req->error && req->completed && req->completed < req->count) {
+		req->index += req->completed;
+		req->count -= req->completed;
+		tmem_execute(req);
+	}
+	if (!req->error)
+		tmem_swap_count(swap, TMEM_SWAP_FLUSHED, f->nr);
+	spin_lock_irqsave(&swap->lock, flags);
+	f->nr = 0;
+	spin_unlock_irqrestore(&swap->lock, flags);
+	wake_up_all(&swap->wait_flush);
+}
+
+/* Starts as many flushes as there can be.  Returns how many. */
+static unsigned int tmem_swap_start_flushes(struct tmem_swap *swap,
+					    unsigned long *cursor)
+{
+	unsigned int nr = 0;
+
+	while (nr < TMEM_SWAP_FLUSHES && *cursor < swap->nr_slots) {
+		struct tmem_swap_flush *f = &swap->flushes[nr];
+
+		if (!tmem_swap_take_pending(swap, f, cursor))
+			continue;
+		tmem_swap_open_up(swap);
+		tmem_swap_submit_flush(f);
+		nr++;
+	}
+	tmem_kick(swap->dev);
+	tmem_poll(swap->dev);
+	return nr;
+}
+
+static void tmem_swap_flush_pending(struct tmem_swap *swap)
+{
+	unsigned long cursor = 0;
+	unsigned int i, nr;
+
+	do {
+		nr = tmem_swap_start_flushes(swap, &cursor);
+		for (i = 0; i < nr; i++)
+			tmem_swap_wait_flush(swap, &swap->flushes[i]);
+	} while (nr);
+}
+
+/* The only one that uses swap->flushes: works do not run twice at a time. */
+void tmem_swap_flush_work(struct work_struct *work)
+{
+	struct tmem_swap *swap = container_of(to_delayed_work(work),
+					      struct tmem_swap, flush_work);
+	unsigned int noio;
+
+	if (READ_ONCE(swap->dead))
+		return;
+	noio = memalloc_noio_save();
+	tmem_swap_flush_pending(swap);
+	tmem_swap_retry(swap);
+	memalloc_noio_restore(noio);
+}
+
+/* Spinlocks are held, and interrupts may be off. */
+void tmem_swap_slot_free_notify(struct block_device *bdev,
+				unsigned long slot)
+{
+	struct tmem_swap *swap = bdev->bd_disk->private_data;
+
+	if (slot >= swap->nr_slots || !tmem_swap_forget(swap, slot))
+		return;
+	tmem_swap_count(swap, TMEM_SWAP_FREED, 1);
+	if (!READ_ONCE(swap->dead))
+		tmem_swap_schedule_flush(swap);
+}
