@@ -54,7 +54,8 @@ MODULE_PARM_DESC(spin_us,
 
 /**
  * struct tmem_queue - a virtqueue
- * @vq:		NULL while the device is suspended
+ * @vq:		NULL while the device is suspended, and once it has failed
+ * @name:	as long as @vq lives, which is not once only
  * @lock:	protects all below, and @vq against concurrent use
  * @waiting:	requests that found no room in the ring, in order
  * @inflight:	requests that are the device's: submitted, not yet used
@@ -65,6 +66,7 @@ MODULE_PARM_DESC(spin_us,
  */
 struct tmem_queue {
 	struct virtqueue *vq;
+	char name[16];
 	/* protects all below, and @vq against concurrent use */
 	spinlock_t lock;
 	struct list_head waiting;
@@ -933,22 +935,14 @@ static int tmem_find_queues(struct tmem_device *dev)
 	unsigned int i, nr = tmem_nr_queues(dev);
 	struct virtqueue **vqs;
 	const char **names;
-	char *name;
 	int rc = -ENOMEM;
 
 	vqs = kcalloc(nr, sizeof(*vqs), GFP_KERNEL);
 	names = kcalloc(nr, sizeof(*names), GFP_KERNEL);
-	/* The names must live as long as the queues. */
-	name = devm_kcalloc(&dev->vdev->dev, nr, 16, GFP_KERNEL);
-	if (!vqs || !names || !name)
+	if (!vqs || !names)
 		goto out_free;
-	for (i = 0; i < nr; i++, name += 16) {
-		if (i < dev->nr_fast)
-			snprintf(name, 16, "fast.%u", i);
-		else
-			snprintf(name, 16, "bulk.%u", i - dev->nr_fast);
-		names[i] = name;
-	}
+	for (i = 0; i < nr; i++)
+		names[i] = dev->queues[i].name;
 	rc = tmem_compat_find_vqs(dev->vdev, nr, vqs, tmem_vq_callback, names);
 	if (rc)
 		goto out_free;
@@ -985,9 +979,14 @@ static int tmem_init_queues(struct tmem_device *dev)
 	if (!dev->queues)
 		return -ENOMEM;
 	for (i = 0; i < tmem_nr_queues(dev); i++) {
-		spin_lock_init(&dev->queues[i].lock);
-		INIT_LIST_HEAD(&dev->queues[i].waiting);
-		INIT_LIST_HEAD(&dev->queues[i].inflight);
+		struct tmem_queue *q = &dev->queues[i];
+		bool fast = i < dev->nr_fast;
+
+		spin_lock_init(&q->lock);
+		INIT_LIST_HEAD(&q->waiting);
+		INIT_LIST_HEAD(&q->inflight);
+		snprintf(q->name, sizeof(q->name), "%s.%u",
+			 fast ? "fast" : "bulk", fast ? i : i - dev->nr_fast);
 	}
 	return tmem_find_queues(dev);
 }
@@ -995,11 +994,12 @@ static int tmem_init_queues(struct tmem_device *dev)
 /*
  * Resets the device, and with that takes back whatever it had.  With @fail,
  * ends all requests; else those that the device had wait to be sent again:
- * every request can be repeated.
+ * every request can be repeated.  Can be called again, also without queues.
  */
 static void tmem_take_back(struct tmem_device *dev, bool fail)
 {
 	LIST_HEAD(requests);
+	bool queues = false;
 	unsigned int i;
 
 	for (i = 0; i < tmem_nr_queues(dev); i++) {
@@ -1017,6 +1017,7 @@ static void tmem_take_back(struct tmem_device *dev, bool fail)
 		struct tmem_queue *q = &dev->queues[i];
 
 		spin_lock_irq(&q->lock);
+		queues |= !!q->vq;
 		while (q->vq && virtqueue_detach_unused_buf(q->vq))
 			;
 		q->vq = NULL;
@@ -1029,7 +1030,8 @@ static void tmem_take_back(struct tmem_device *dev, bool fail)
 		while (atomic_read(&q->notifying))
 			usleep_range(10, 100);
 	}
-	dev->vdev->config->del_vqs(dev->vdev);
+	if (queues)
+		dev->vdev->config->del_vqs(dev->vdev);
 	tmem_fail_list(&requests);
 }
 
@@ -1140,13 +1142,15 @@ static int tmem_restore(struct virtio_device *vdev)
 	int rc;
 
 	rc = tmem_find_queues(dev);
-	if (rc)
-		return rc;
 	/* Requests were built for the rings as they were. */
-	if (dev->max_segs < max_segs) {
-		dev_err(&vdev->dev, "the device came back with shorter queues\n");
+	if (!rc && dev->max_segs < max_segs)
+		rc = -EINVAL;
+	if (rc) {
+		dev_err(&vdev->dev,
+			"the device did not come back as it was: error %d; all requests fail\n",
+			rc);
 		tmem_take_back(dev, true);
-		return -EINVAL;
+		return rc;
 	}
 	virtio_device_ready(vdev);
 	dev->suspended = false;
