@@ -1128,8 +1128,14 @@ static int tmem_freeze(struct virtio_device *vdev)
 {
 	struct tmem_device *dev = vdev->priv;
 
+	/*
+	 * tmem_config_work() may be waiting for requests, and must not read the
+	 * configuration of a device without power: every bit of it is 1 then,
+	 * which looks like another generation.
+	 */
+	mutex_lock(&tmem_devices_lock);
 	tmem_take_back(dev, false);
-	cancel_work_sync(&dev->config_work);
+	mutex_unlock(&tmem_devices_lock);
 	cancel_delayed_work_sync(&dev->watchdog);
 	cancel_delayed_work_sync(&dev->retry);
 	return 0;
