@@ -88,12 +88,14 @@ struct tmem_queue {
  * @max_segs:	of data in a request, by the device's and the rings' limits
  * @max_pools:	pool numbers are below
  * @generation:	what responses must carry; changed by tmem_config_work()
- * @broken:	failed, or going away: nothing is submitted any more
+ * @broken:	failed, or going away: nothing is submitted any more, for good
  * @suspended:	there are no virtqueues: requests wait
  * @control:	serialises @ctl and protects @pools
  * @ctl:	for pool requests
  * @pools:	numbers in use, a bit each
  * @config_work: looks at what has changed
+ * @failure_work: looks whether the device has failed.  Not @config_work, which
+ *		may be waiting for an answer that this device will not give
  * @watchdog:	looks for slow requests; runs only while there are requests
  * @retry:	submits again what could not be mapped
  * @requests:	submitted, ever
@@ -119,6 +121,7 @@ struct tmem_device {
 	unsigned long *pools;
 
 	struct work_struct config_work;
+	struct work_struct failure_work;
 	struct delayed_work watchdog;
 	struct delayed_work retry;
 
@@ -799,6 +802,7 @@ static void tmem_config_changed(struct virtio_device *vdev)
 {
 	struct tmem_device *dev = vdev->priv;
 
+	schedule_work(&dev->failure_work);
 	schedule_work(&dev->config_work);
 }
 
@@ -1035,6 +1039,24 @@ static void tmem_take_back(struct tmem_device *dev, bool fail)
 	tmem_fail_list(&requests);
 }
 
+/*
+ * A device that asks for a reset answers nothing any more.  What it was asked
+ * fails, so that nobody waits, and the guest can be shut down.
+ */
+static void tmem_failure_work(struct work_struct *work)
+{
+	struct tmem_device *dev =
+		container_of(work, struct tmem_device, failure_work);
+	struct virtio_device *vdev = dev->vdev;
+
+	if (dev->broken ||
+	    !(vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_NEEDS_RESET))
+		return;
+	dev_err(&vdev->dev,
+		"the device has failed: all requests fail until the driver is loaded again\n");
+	tmem_take_back(dev, true);
+}
+
 static void tmem_free_device(struct tmem_device *dev)
 {
 	tmem_request_destroy(&dev->ctl);
@@ -1055,6 +1077,7 @@ static int tmem_probe(struct virtio_device *vdev)
 	dev->vdev = vdev;
 	mutex_init(&dev->control);
 	INIT_WORK(&dev->config_work, tmem_config_work);
+	INIT_WORK(&dev->failure_work, tmem_failure_work);
 	INIT_DELAYED_WORK(&dev->watchdog, tmem_watchdog_work);
 	INIT_DELAYED_WORK(&dev->retry, tmem_retry_work);
 
@@ -1107,6 +1130,8 @@ static void tmem_remove(struct virtio_device *vdev)
 	struct tmem_device *dev = vdev->priv;
 	int i;
 
+	/* No change of the configuration is announced any more. */
+	cancel_work_sync(&dev->failure_work);
 	/* Before anything that could wait for a request. */
 	tmem_take_back(dev, true);
 	cancel_work_sync(&dev->config_work);
@@ -1128,6 +1153,8 @@ static int tmem_freeze(struct virtio_device *vdev)
 {
 	struct tmem_device *dev = vdev->priv;
 
+	/* No change of the configuration is announced any more. */
+	cancel_work_sync(&dev->failure_work);
 	/*
 	 * tmem_config_work() may be waiting for requests, and must not read the
 	 * configuration of a device without power: every bit of it is 1 then,
@@ -1147,6 +1174,8 @@ static int tmem_restore(struct virtio_device *vdev)
 	unsigned int i, max_segs = dev->max_segs;
 	int rc;
 
+	if (dev->broken)
+		return 0;
 	rc = tmem_find_queues(dev);
 	/* Requests were built for the rings as they were. */
 	if (!rc && dev->max_segs < max_segs)
@@ -1163,6 +1192,7 @@ static int tmem_restore(struct virtio_device *vdev)
 	for (i = 0; i < tmem_nr_queues(dev); i++)
 		tmem_queue_reap(dev, &dev->queues[i], true);
 	tmem_poll(dev);
+	schedule_work(&dev->failure_work);
 	schedule_work(&dev->config_work);
 	return 0;
 }
