@@ -411,14 +411,13 @@ void tmem_submit(struct tmem_request *req)
 			rc = 0;
 		}
 	}
+	/* Within the lock: not once tmem_take_back() has said broken. */
+	if (!rc && !delayed_work_pending(&dev->watchdog))
+		schedule_delayed_work(&dev->watchdog, TMEM_SLOW);
 	spin_unlock_irqrestore(&q->lock, flags);
 
-	if (rc) {
+	if (rc)
 		tmem_fail(req, -EIO);
-		return;
-	}
-	if (!delayed_work_pending(&dev->watchdog))
-		schedule_delayed_work(&dev->watchdog, TMEM_SLOW);
 }
 EXPORT_SYMBOL_GPL(tmem_submit);
 
@@ -1134,9 +1133,6 @@ static void tmem_remove(struct virtio_device *vdev)
 	cancel_work_sync(&dev->failure_work);
 	/* Before anything that could wait for a request. */
 	tmem_take_back(dev, true);
-	cancel_work_sync(&dev->config_work);
-	cancel_delayed_work_sync(&dev->watchdog);
-	cancel_delayed_work_sync(&dev->retry);
 
 	mutex_lock(&tmem_devices_lock);
 	list_del(&dev->link);
@@ -1144,6 +1140,10 @@ static void tmem_remove(struct virtio_device *vdev)
 		if (tmem_clients[i])
 			tmem_client_remove(tmem_clients[i], dev);
 	mutex_unlock(&tmem_devices_lock);
+	/* Not before the clients are through with submitting and polling. */
+	cancel_work_sync(&dev->config_work);
+	cancel_delayed_work_sync(&dev->watchdog);
+	cancel_delayed_work_sync(&dev->retry);
 	tmem_free_device(dev);
 }
 
