@@ -134,6 +134,8 @@ struct tmem_device {
 static DEFINE_MUTEX(tmem_devices_lock);
 static LIST_HEAD(tmem_devices);
 static struct tmem_client *tmem_clients[TMEM_MAX_CLIENTS];
+/* For what reclaim waits for: it runs also when no thread can be made. */
+static struct workqueue_struct *tmem_wq;
 
 static unsigned int tmem_nr_queues(struct tmem_device *dev)
 {
@@ -315,12 +317,20 @@ static int tmem_queue_add(struct tmem_queue *q, struct tmem_request *req)
 		sgs[out + in++] = req->sg;
 
 	rc = virtqueue_add_sgs(q->vq, sgs, out, in, req, GFP_ATOMIC);
+	/* Packed rings also say -EIO where they could not map for DMA. */
+	if (rc == -EIO && !virtqueue_is_broken(q->vq))
+		rc = -ENOMEM;
 	if (rc)
 		return rc;
 	list_add_tail(&req->link, &q->inflight);
 	q->nr_inflight++;
 	q->unkicked = true;
 	return 0;
+}
+
+static void tmem_retry_later(struct tmem_device *dev)
+{
+	queue_delayed_work(tmem_wq, &dev->retry, TMEM_RETRY);
 }
 
 /* Called with the queue's lock held.  Adds what was waiting for room. */
@@ -340,7 +350,7 @@ static void tmem_queue_refill(struct tmem_device *dev, struct tmem_queue *q,
 			list_add(&req->link, &q->waiting);
 			/* Nobody's completion will call this again. */
 			if (rc == -ENOMEM && !q->nr_inflight)
-				schedule_delayed_work(&dev->retry, TMEM_RETRY);
+				tmem_retry_later(dev);
 			return;
 		}
 		list_add_tail(&req->link, failed);
@@ -407,7 +417,7 @@ void tmem_submit(struct tmem_request *req)
 		if (rc == -ENOSPC || rc == -ENOMEM) {
 			list_add_tail(&req->link, &q->waiting);
 			if (rc == -ENOMEM && !q->nr_inflight)
-				schedule_delayed_work(&dev->retry, TMEM_RETRY);
+				tmem_retry_later(dev);
 			rc = 0;
 		}
 	}
@@ -1231,16 +1241,25 @@ static struct virtio_driver tmem_driver = {
 
 static int __init tmem_init(void)
 {
+	int rc;
+
 	BUILD_BUG_ON(offsetof(struct tmem_wire, page) !=
 		     offsetof(struct tmem_wire, resp) +
 		     sizeof(struct virtio_tmem_resp));
-	return register_virtio_driver(&tmem_driver);
+	tmem_wq = alloc_workqueue("virtio_tmem", WQ_MEM_RECLAIM, 0);
+	if (!tmem_wq)
+		return -ENOMEM;
+	rc = register_virtio_driver(&tmem_driver);
+	if (rc)
+		destroy_workqueue(tmem_wq);
+	return rc;
 }
 module_init(tmem_init);
 
 static void __exit tmem_exit(void)
 {
 	unregister_virtio_driver(&tmem_driver);
+	destroy_workqueue(tmem_wq);
 }
 module_exit(tmem_exit);
 

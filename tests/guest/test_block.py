@@ -20,6 +20,20 @@ def test_direct_io_async(kernel):
         assert "wrong 0" in out, out
 
 
+@on("5.10", "6.1")
+def test_bounce_buffers(kernel):
+    """Packed rings, and DMA through so few bounce buffers that mapping fails."""
+    with guest(kernel, reserved=64, mem=192, smp=2,
+               device="virtio-tmem-pci,store=store0,iommu_platform=on,packed=on",
+               append="swiotlb=512,force tmem_swap.sync=0") as vm:
+        out = vm.run("directio -d /dev/tmem0 -n 1000", timeout=300)
+        assert "wrong 0" in out, out
+        assert "swiotlb buffer is full" in vm.run("dmesg"), "no mapping failed"
+        disk = vm.swap_stats()
+        equal(disk["errors"], 0, "failed requests")
+        equal(disk["lost"], 0, "lost")
+
+
 @on("5.10", "6.12")
 def test_filesystem(kernel):
     """A file system on it: metadata, flushes, trims."""
