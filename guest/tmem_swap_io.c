@@ -61,8 +61,9 @@ static void tmem_swap_put_io(struct tmem_swap_io *io)
 
 	spin_lock_irqsave(&swap->lock, flags);
 	list_add(&io->link, &swap->free);
-	spin_unlock_irqrestore(&swap->lock, flags);
+	/* Within the lock: tmem_swap_remove() may free @swap after it. */
 	wake_up(&swap->wait_io);
+	spin_unlock_irqrestore(&swap->lock, flags);
 }
 
 static void tmem_swap_lost_page(struct tmem_swap *swap, unsigned long slot,
@@ -158,8 +159,10 @@ static bool tmem_swap_try_again(struct tmem_swap_io *io)
 		return false;
 	io->tried = true;
 	spin_lock_irqsave(&swap->lock, flags);
-	again = atomic_long_read(&swap->nr_pending) ||
-		tmem_swap_flushing(swap, 0, swap->nr_slots);
+	/* Once dead, flush_work sends nothing: see tmem_swap_end_refused(). */
+	again = !READ_ONCE(swap->dead) &&
+		(atomic_long_read(&swap->nr_pending) ||
+		 tmem_swap_flushing(swap, 0, swap->nr_slots));
 	if (again)
 		list_add_tail(&io->link, &swap->refused);
 	spin_unlock_irqrestore(&swap->lock, flags);
@@ -205,7 +208,7 @@ void tmem_swap_retry(struct tmem_swap *swap)
 	tmem_poll(swap->dev);
 }
 
-/* What was refused and will not be sent again. */
+/* What was refused and will not be sent again.  The disk is dead. */
 void tmem_swap_end_refused(struct tmem_swap *swap)
 {
 	struct tmem_swap_io *io, *next;

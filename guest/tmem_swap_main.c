@@ -184,6 +184,8 @@ static const struct attribute_group *tmem_swap_groups[] = {
 /* What outlives the device: what an open disk can still reach. */
 static void tmem_swap_free(struct tmem_swap *swap)
 {
+	/* Slots may have been freed while the disk ended: again. */
+	cancel_delayed_work_sync(&swap->flush_work);
 	if (swap->wq)
 		destroy_workqueue(swap->wq);
 	kfree(swap->header);
