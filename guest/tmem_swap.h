@@ -120,7 +120,9 @@ struct tmem_swap_flush {
  * @queued:	bios whose submitter could not sleep
  * @wait_io:	for @free
  * @wait_flush:	for a range in @flushes to end
- * @wq:		for the two works, also when memory is short
+ * @flush_wq:	for @flush_work, also when memory is short
+ * @send_wq:	for @send_work; not the same, for that may wait for a request
+ *		which waits for @flush_work, and a workqueue's rescuer is one
  * @flush_work:	flushes what is pending, then tries @refused again
  * @send_work:	sends @queued
  * @ios:	the requests
@@ -156,7 +158,8 @@ struct tmem_swap {
 	struct bio_list queued;
 	wait_queue_head_t wait_io;
 	wait_queue_head_t wait_flush;
-	struct workqueue_struct *wq;
+	struct workqueue_struct *flush_wq;
+	struct workqueue_struct *send_wq;
 	struct delayed_work flush_work;
 	struct work_struct send_work;
 

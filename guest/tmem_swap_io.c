@@ -169,7 +169,7 @@ static bool tmem_swap_try_again(struct tmem_swap_io *io)
 	if (!again)
 		return false;
 	tmem_swap_count(swap, TMEM_SWAP_RETRIES, 1);
-	mod_delayed_work(swap->wq, &swap->flush_work, 0);
+	mod_delayed_work(swap->flush_wq, &swap->flush_work, 0);
 	return true;
 }
 
@@ -450,7 +450,7 @@ static void tmem_swap_unplug(struct blk_plug_cb *cb, bool from_schedule)
 		spin_lock_irqsave(&swap->lock, flags);
 		bio_list_merge(&swap->queued, &plug->bios);
 		spin_unlock_irqrestore(&swap->lock, flags);
-		queue_work(swap->wq, &swap->send_work);
+		queue_work(swap->send_wq, &swap->send_work);
 	} else {
 		tmem_swap_send(swap, &plug->bios);
 	}

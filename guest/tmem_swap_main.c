@@ -186,8 +186,10 @@ static void tmem_swap_free(struct tmem_swap *swap)
 {
 	/* Slots may have been freed while the disk ended: again. */
 	cancel_delayed_work_sync(&swap->flush_work);
-	if (swap->wq)
-		destroy_workqueue(swap->wq);
+	if (swap->flush_wq)
+		destroy_workqueue(swap->flush_wq);
+	if (swap->send_wq)
+		destroy_workqueue(swap->send_wq);
 	kfree(swap->header);
 	vfree(swap->present);
 	vfree(swap->pending);
@@ -283,9 +285,12 @@ static struct tmem_swap *tmem_swap_alloc(struct tmem_device *dev,
 	swap->present = vzalloc(map_bytes);
 	swap->pending = vzalloc(map_bytes);
 	swap->header = kzalloc(PAGE_SIZE, GFP_KERNEL);
-	/* Two works at most, and memory may be short. */
-	swap->wq = alloc_workqueue("tmem_swap", WQ_MEM_RECLAIM | WQ_UNBOUND, 2);
-	if (!swap->present || !swap->pending || !swap->header || !swap->wq) {
+	swap->flush_wq = alloc_workqueue("tmem_swap_flush",
+					 WQ_MEM_RECLAIM | WQ_UNBOUND, 1);
+	swap->send_wq = alloc_workqueue("tmem_swap_send",
+					WQ_MEM_RECLAIM | WQ_UNBOUND, 1);
+	if (!swap->present || !swap->pending || !swap->header ||
+	    !swap->flush_wq || !swap->send_wq) {
 		tmem_swap_free(swap);
 		return NULL;
 	}

@@ -56,9 +56,9 @@ void tmem_swap_schedule_flush(struct tmem_swap *swap)
 	long nr = atomic_long_read(&swap->nr_pending);
 
 	if (nr >= TMEM_SWAP_FLUSH_NOW)
-		mod_delayed_work(swap->wq, &swap->flush_work, 0);
+		mod_delayed_work(swap->flush_wq, &swap->flush_work, 0);
 	else if (nr)
-		queue_delayed_work(swap->wq, &swap->flush_work,
+		queue_delayed_work(swap->flush_wq, &swap->flush_work,
 				   TMEM_SWAP_FLUSH_DELAY);
 }
 
