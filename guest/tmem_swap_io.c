@@ -88,6 +88,16 @@ static int tmem_swap_end_slot(struct tmem_swap_io *io, unsigned int i)
 	}
 	error = tmem_page_error(&io->req, i);
 	if (io->req.op == VIRTIO_TMEM_OP_GET) {
+		if (error == -ENOENT && !test_bit(slot, swap->present)) {
+			/*
+			 * Freed or discarded while it was being read.  With two
+			 * faults on a page, Linux before 6.8 does that.
+			 */
+			sg_zero_buffer(io->req.sg, io->req.nr_sg, PAGE_SIZE,
+				       i * PAGE_SIZE);
+			tmem_swap_count(swap, TMEM_SWAP_ZERO_READS, 1);
+			return 0;
+		}
 		if (error) {
 			tmem_swap_lost_page(swap, slot, error);
 			return -EIO;

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The disk as a block device."""
-from lab import equal, guest, on
+from lab import equal, field, guest, on
 
 
 def test_direct_io(kernel):
@@ -32,6 +32,15 @@ def test_bounce_buffers(kernel):
         disk = vm.swap_stats()
         equal(disk["errors"], 0, "failed requests")
         equal(disk["lost"], 0, "lost")
+
+
+@on("6.1")
+def test_read_during_discard(kernel):
+    """A block that is discarded while it is read is not one that was lost."""
+    with guest(kernel, reserved=64, smp=2) as vm:
+        out = vm.run("discard-race /dev/tmem0 10", timeout=60)
+        assert field(out, "zeros") > 1000 and field(out, "written") > 100, out
+        equal(vm.swap_stats()["lost"], 0, "lost")
 
 
 @on("5.10", "6.12")
