@@ -217,9 +217,10 @@ static unsigned int tmem_swap_start_flushes(struct tmem_swap *swap,
 	while (nr < TMEM_SWAP_FLUSHES && *cursor < swap->nr_slots) {
 		struct tmem_swap_flush *f = &swap->flushes[nr];
 
+		/* First: with nothing pending, writes would be refused. */
+		tmem_swap_open_up(swap);
 		if (!tmem_swap_take_pending(swap, f, cursor))
 			continue;
-		tmem_swap_open_up(swap);
 		tmem_swap_submit_flush(f);
 		nr++;
 	}
