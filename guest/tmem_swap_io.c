@@ -611,6 +611,10 @@ int tmem_swap_rw_page(struct block_device *bdev, sector_t sector,
 
 	if (PageTransHuge(page))
 		return -EOPNOTSUPP;
+	/* Unlike that of a bio, nobody has looked at this. */
+	if (sector % SECTORS_PER_SLOT ||
+	    sector / SECTORS_PER_SLOT >= swap->nr_slots)
+		return -EINVAL;
 	if (tmem_swap_enter(swap)) {
 		noio = memalloc_noio_save();
 		error = tmem_swap_rw_one(swap, sector / SECTORS_PER_SLOT, page,
