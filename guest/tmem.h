@@ -168,9 +168,6 @@ struct tmem_client {
 	int (*add)(struct tmem_device *dev);
 	void (*lost)(struct tmem_device *dev);
 	void (*remove)(struct tmem_device *dev);
-
-	/* private: of virtio_tmem.c */
-	struct list_head link;
 };
 
 /* Calls @add for each device, now and when one comes. */

@@ -360,7 +360,7 @@ static int tmem_swap_add(struct tmem_device *dev)
 	swap = tmem_swap_alloc(dev, nr_slots);
 	if (!swap)
 		return -ENOMEM;
-	rc = ida_simple_get(&tmem_swap_ida, 0, 1 << MINORBITS, GFP_KERNEL);
+	rc = ida_alloc_max(&tmem_swap_ida, MINORMASK, GFP_KERNEL);
 	if (rc < 0)
 		goto out_free;
 	swap->index = rc;
@@ -388,7 +388,7 @@ out_pool:
 	tmem_swap_free_requests(swap);
 	tmem_pool_destroy(dev, swap->pool);
 out_index:
-	ida_simple_remove(&tmem_swap_ida, swap->index);
+	ida_free(&tmem_swap_ida, swap->index);
 out_free:
 	tmem_swap_free(swap);
 	return rc;
@@ -433,7 +433,7 @@ static void tmem_swap_remove(struct tmem_device *dev)
 	if (!tmem_is_broken(dev))
 		tmem_pool_destroy(dev, swap->pool);
 	tmem_swap_free_requests(swap);
-	ida_simple_remove(&tmem_swap_ida, swap->index);
+	ida_free(&tmem_swap_ida, swap->index);
 
 	mutex_lock(&tmem_swap_mutex);
 	swap->gone = true;
