@@ -478,11 +478,14 @@ static int tmem_swap_pm_notify(struct notifier_block *nb, unsigned long event,
 		return NOTIFY_DONE;
 	mutex_lock(&tmem_swap_mutex);
 	list_for_each_entry(swap, &tmem_swap_list, link) {
-		if (!atomic_long_read(&swap->nr_present))
+		long pages = atomic_long_read(&swap->nr_present);
+
+		/* Memory is swapped out to make room for the image. */
+		if (!pages && !swap->openers)
 			continue;
 		dev_err(tmem_parent(swap->dev),
-			"tmem%u: no hibernation while the host holds %ld pages: swapoff /dev/tmem%u first\n",
-			swap->index, atomic_long_read(&swap->nr_present),
+			"tmem%u: no hibernation while the disk is %s: swapoff /dev/tmem%u, or discard it, first\n",
+			swap->index, swap->openers ? "open" : "not empty",
 			swap->index);
 		rc = -EBUSY;
 	}

@@ -24,6 +24,17 @@ def test_autoload(kernel):
         assert status != 0, "the module in use was unloaded"
 
 
+def swap_in_cgroup(vm, command):
+    """Starts a command in 40 MiB; at its end there are /tmp/out and /tmp/status."""
+    # In a cgroup, so that it is its pages that go to the disk, not init's;
+    # and not with the command's output, whose end would be waited for.
+    vm.run("swapon /dev/tmem0; mkdir /run/cg; mount -t cgroup2 none /run/cg;"
+           "echo +memory >/run/cg/cgroup.subtree_control; mkdir /run/cg/t;"
+           "echo 40M >/run/cg/t/memory.max;"
+           f"((echo $BASHPID >/run/cg/t/cgroup.procs; exec {command}) >/tmp/out 2>&1;"
+           " echo $? >/tmp/status) >/dev/null 2>&1 &")
+
+
 @on("6.1", "6.12")
 def test_hotplug(kernel):
     """Plugged into a running guest, unplugged idle, unplugged in use."""
@@ -54,13 +65,7 @@ def test_hotplug(kernel):
         assert status, "the disk is still there"
 
         plug()
-        # In a cgroup, so that it is its pages that go to the disk, not init's;
-        # and not with the command's output, whose end would be waited for.
-        vm.run("swapon /dev/tmem0; mkdir /run/cg; mount -t cgroup2 none /run/cg;"
-               "echo +memory >/run/cg/cgroup.subtree_control; mkdir /run/cg/t;"
-               "echo 40M >/run/cg/t/memory.max;"
-               "((echo $BASHPID >/run/cg/t/cgroup.procs; exec workset -m 100 -s 60) >/tmp/out 2>&1;"
-               " echo $? >/tmp/status) >/dev/null 2>&1 &")
+        swap_in_cgroup(vm, "workset -m 100 -s 60")
         vm.wait_for("swapping", lambda: vm.stats()["device"]["puts"] > 5000, 120)
         time.sleep(5)
         drain()
@@ -91,6 +96,73 @@ def test_system_reset(kernel):
         after = vm.stats()
         assert after["generation"] != before["generation"], "the generation stays"
         vm.run("udevadm settle; swapon /dev/tmem0")
+
+
+@on("6.1", "6.12")
+def test_suspend(kernel):
+    """Suspended to RAM while it swaps, the guest goes on; it does not hibernate."""
+    with guest(kernel, mem=192, smp=2, args=["-global", "ICH9-LPC.disable_s3=0"]) as vm:
+        vm.run("swapon /dev/tmem0")
+        status, out = vm.run("echo disk >/sys/power/state", check=False)
+        assert status and "busy" in out, f"hibernates with swap in the host: {out}"
+        assert "no hibernation while the disk is open" in vm.run("swapoff /dev/tmem0; dmesg")
+        swap_in_cgroup(vm, "workset -m 80 -r 0")
+        vm.wait_for("swapping", lambda: vm.stats()["device"]["puts"] > 5000, 120)
+        before = vm.stats()
+        vm.run("(sleep 0.5; echo mem >/sys/power/state) >/dev/null 2>&1 &")
+        vm.wait_for("the guest to sleep",
+                    lambda: vm.qmp("query-status")["status"] == "suspended", 60)
+        time.sleep(1)
+        equal(vm.stats()["generation"], before["generation"], "generation")
+        assert vm.stats()["device"]["persistent-pages"] > 1000, "pages ended"
+        vm.qmp("system_wakeup")
+        equal(vm.run("test -e /tmp/status", check=False)[0], 1, "the set is being walked")
+        vm.wait_for("the set to be walked", lambda: not vm.run(
+            "test -e /tmp/status", check=False)[0], 300)
+        out = vm.read("/tmp/out")
+        assert vm.read("/tmp/status") == "0" and "wrong 0" in out, out
+        swapped(vm)
+
+
+@on("6.1")
+def test_probe_empties_the_device(kernel):
+    """What a driver left behind that had no time to end its pools ends at probe."""
+    with guest(kernel, mem=160) as vm:
+        vm.run("dd if=/dev/urandom of=/dev/tmem0 bs=4k count=100 oflag=direct 2>/dev/null")
+        vm.run("udevadm settle; set -- $(grep -l 0x107f /sys/bus/pci/devices/*/device);"
+               "echo 1 >${1%/*}/remove")
+        equal(vm.stats()["device"]["persistent-pages"], 100, "pages left behind")
+        vm.run("echo 1 >/sys/bus/pci/rescan; udevadm settle; test -b /dev/tmem0")
+        equal(vm.stats()["device"]["persistent-pages"], 0, "pages after probe")
+
+
+# The queue's ring moves to where there is no memory: writes to the common
+# configuration, which is at the start of BAR 4.
+BREAK = """set -- $(grep -l 0x107f /sys/bus/pci/devices/*/device)
+set -- $(sed -n 5p ${1%/*}/resource)
+queues=$(busybox devmem $(($1 + 18)) 16)
+for i in $(seq 0 $((queues - 1))); do
+	busybox devmem $(($1 + 22)) 16 $i
+	for at in 32 40 48; do
+		busybox devmem $(($1 + at)) 32 0xfffff000
+		busybox devmem $(($1 + at + 4)) 32 0xff
+	done
+	busybox devmem $(($1 + 28)) 16 1
+done"""
+
+
+@on("6.1")
+def test_failed_device(kernel):
+    """The device asks for a reset: who waits for it gets an error, at once."""
+    with guest(kernel, mem=160, append="iomem=relaxed") as vm:
+        write = "dd if=/dev/urandom of=/dev/tmem0 bs=4k count=100 oflag=direct"
+        vm.run(write + "; udevadm settle")
+        vm.run(BREAK)
+        status, out = vm.run(write, timeout=60, check=False)
+        assert status and "Input/output error" in out, out
+        assert "the device has failed" in vm.run("dmesg"), "no line about it"
+        vm.run("modprobe -r tmem_swap virtio_tmem && modprobe virtio_tmem &&"
+               "udevadm settle; " + write, timeout=60)
 
 
 @on("6.1")
