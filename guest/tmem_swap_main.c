@@ -25,6 +25,7 @@
 
 #include <linux/bitops.h>
 #include <linux/idr.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/slab.h>
@@ -32,6 +33,12 @@
 #include <linux/vmalloc.h>
 
 #include "tmem_swap.h"
+
+/*
+ * A disk's size in units of the guest's RAM, at most: with two bits of each page
+ * in @present and @pending, and a byte that swapon takes, that is 1/50 of it.
+ */
+#define TMEM_SWAP_MAX_RAMS	64
 
 static unsigned int disksize_mb;
 module_param(disksize_mb, uint, 0444);
@@ -248,16 +255,26 @@ static int tmem_swap_init_requests(struct tmem_swap *swap)
 
 static unsigned long tmem_swap_choose_slots(struct tmem_device *dev)
 {
-	u64 promised = tmem_persistent_reserved(dev);
-	u64 bytes = (u64)disksize_mb << 20 ?: promised;
+	u64 promised = tmem_persistent_reserved(dev) >> PAGE_SHIFT;
+	u64 slots = (u64)disksize_mb << (20 - PAGE_SHIFT) ?: promised;
+	/* A swap header has 32 bits for the last page. */
+	u64 most = min_t(u64, (u64)totalram_pages() * TMEM_SWAP_MAX_RAMS,
+			 U32_MAX);
 
-	if (bytes > promised && !force) {
+	if (slots > promised && !force) {
 		dev_warn(tmem_parent(dev),
 			 "disksize_mb=%u is more than the %llu MiB that the host promises: using those; force=1 has it anyway\n",
-			 disksize_mb, promised >> 20);
-		bytes = promised;
+			 disksize_mb, promised >> (20 - PAGE_SHIFT));
+		slots = promised;
 	}
-	return bytes >> PAGE_SHIFT;
+	if (slots > most) {
+		dev_warn(tmem_parent(dev),
+			 "a disk of %llu MiB would be more than %u times the RAM: using %llu MiB\n",
+			 slots >> (20 - PAGE_SHIFT), TMEM_SWAP_MAX_RAMS,
+			 most >> (20 - PAGE_SHIFT));
+		slots = most;
+	}
+	return slots;
 }
 
 /* All but pool, requests and disk. */
@@ -282,8 +299,11 @@ static struct tmem_swap *tmem_swap_alloc(struct tmem_device *dev,
 	init_waitqueue_head(&swap->wait_idle);
 	INIT_DELAYED_WORK(&swap->flush_work, tmem_swap_flush_work);
 	INIT_WORK(&swap->send_work, tmem_swap_send_work);
-	swap->present = vzalloc(map_bytes);
-	swap->pending = vzalloc(map_bytes);
+	/* A want of memory is one line, of who calls this. */
+	swap->present = __vmalloc(map_bytes,
+				  GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN);
+	swap->pending = __vmalloc(map_bytes,
+				  GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN);
 	swap->header = kzalloc(PAGE_SIZE, GFP_KERNEL);
 	swap->flush_wq = alloc_workqueue("tmem_swap_flush",
 					 WQ_MEM_RECLAIM | WQ_UNBOUND, 1);

@@ -25,6 +25,7 @@
 #include <linux/ktime.h>
 #include <linux/log2.h>
 #include <linux/module.h>
+#include <linux/moduleparam.h>
 #include <linux/mutex.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
@@ -44,13 +45,37 @@
 #define TMEM_RETRY		(HZ / 50)
 /* The request header and the response. */
 #define TMEM_EXTRA_SEGS		2
+/* Who waits longer on the CPU only keeps others from it. */
+#define TMEM_MAX_SPIN_US	1000
 /* Most queues that are used; more gain nothing. */
 #define TMEM_MAX_QUEUES		64
 
 static unsigned int spin_us = 10;
-module_param(spin_us, uint, 0644);
+
+static int tmem_set_spin_us(const char *text, const struct kernel_param *kp)
+{
+	u64 us;
+	int rc = kstrtou64(text, 0, &us);
+
+	if (rc)
+		return rc;
+	if (us > TMEM_MAX_SPIN_US) {
+		pr_warn("spin_us=%llu is more than %u: using that\n", us,
+			TMEM_MAX_SPIN_US);
+		us = TMEM_MAX_SPIN_US;
+	}
+	WRITE_ONCE(spin_us, us);
+	return 0;
+}
+
+static const struct kernel_param_ops tmem_spin_us_ops = {
+	.set = tmem_set_spin_us,
+	.get = param_get_uint,
+};
+module_param_cb(spin_us, &tmem_spin_us_ops, &spin_us, 0644);
+__MODULE_PARM_TYPE(spin_us, "uint");
 MODULE_PARM_DESC(spin_us,
-		 "Microseconds to wait for an answer on the CPU before sleeping; 0 on one CPU (default: 10)");
+		 "Microseconds to wait for an answer on the CPU before sleeping; 0 on one CPU (default: 10, at most 1000)");
 
 /**
  * struct tmem_queue - a virtqueue

@@ -166,6 +166,33 @@ def test_failed_device(kernel):
 
 
 @on("6.1")
+def test_parameters(kernel):
+    """Sizes and times that make no sense: what is used instead, and one line."""
+    with guest(kernel, mem=160, reserved=64,
+               append="virtio_tmem.spin_us=5000000000 tmem_swap.disksize_mb=4294967295") as vm:
+        def size():
+            return int(vm.read("/sys/block/tmem0/size")) // 2048
+
+        def again(options):
+            vm.run(f"modprobe -r tmem_swap && dmesg -C && modprobe tmem_swap {options} &&"
+                   "udevadm settle")
+            return [l for l in vm.run("dmesg").splitlines() if "tmem" in l]
+
+        log = vm.run("dmesg")
+        assert "spin_us=5000000000 is more than 1000" in log, log
+        equal(vm.read("/sys/module/virtio_tmem/parameters/spin_us"), "1000", "spin_us")
+        assert "disksize_mb=4294967295 is more than the 64 MiB" in log, log
+        equal(size(), 64, "MiB")
+        log = again("disksize_mb=1")
+        equal(size(), 1, "MiB")
+        vm.run("swapon /dev/tmem0 && swapoff /dev/tmem0")
+        log = again("disksize_mb=4294967295 force=1")
+        assert any("64 times" in line for line in log), log
+        assert 6 << 10 < size() <= 10 << 10, size()
+        vm.run("swapon /dev/tmem0 && swapoff /dev/tmem0")
+
+
+@on("6.1")
 def test_migration_is_blocked(kernel):
     """While pages are held, and only then, the guest cannot leave."""
     with guest(kernel, mem=160) as vm:
