@@ -14,6 +14,7 @@ help:
 	@echo "make bench-swap     swap on virtio-tmem, virtio-blk in RAM, zram: one guest, one run"
 	@echo "make qemu           QEMU with the device; prints where the binary is"
 	@echo "make modules        the guest driver for Debian's 5.10, 6.1 and 6.12"
+	@echo "make dkms           the guest driver's sources as a tarball for dkms"
 	@echo "make clean          remove what was downloaded and built (scripts/lib.sh: CACHE)"
 
 demo:
@@ -38,8 +39,11 @@ qemu:
 	@scripts/build-qemu
 modules:
 	@for v in 5.10 6.1 6.12; do scripts/guest-modules $$v || exit 1; done
+dkms:
+	@scripts/guest-dkms
 clean:
 	@scripts/clean
 
 .PHONY: help demo check check-unit check-model check-asan check-tsan check-qtest \
-	check-modules check-guest check-mutants check-fresh soak bench-swap qemu modules clean
+	check-modules check-guest check-mutants check-fresh soak bench-swap qemu \
+	modules dkms clean
