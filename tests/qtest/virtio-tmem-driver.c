@@ -232,16 +232,30 @@ void expect_miss(const Answer *a, unsigned int i)
                     VIRTIO_TMEM_S_NOENT << VIRTIO_TMEM_PAGE_STATUS_SHIFT);
 }
 
-uint64_t held(Driver *d)
+static QDict *stats(Driver *d)
 {
-    QDict *reply = qtest_qmp_assert_success_ref(d->qts,
+    return qtest_qmp_assert_success_ref(d->qts,
         "{ 'execute': 'qom-get', 'arguments': {"
         "  'path': '/machine/peripheral/tmem0', 'property': 'stats' } }");
+}
+
+uint64_t held(Driver *d)
+{
+    QDict *reply = stats(d);
     uint64_t pages = qdict_get_int(qdict_get_qdict(reply, "device"),
                                    "persistent-pages");
 
     qobject_unref(reply);
     return pages;
+}
+
+uint64_t stat_of(Driver *d, const char *member)
+{
+    QDict *reply = stats(d);
+    uint64_t value = qdict_get_int(reply, member);
+
+    qobject_unref(reply);
+    return value;
 }
 
 bool needs_reset(Driver *d)
@@ -264,6 +278,7 @@ static struct {
 
 void *with_log(GString *cmd_line, void *arg)
 {
+    static int started;
     int fd = g_file_open_tmp("qtest-tmem-XXXXXX", &qemu_log.path, NULL);
 
     g_assert_cmpint(fd, >=, 0);
@@ -272,7 +287,7 @@ void *with_log(GString *cmd_line, void *arg)
     dup2(fd, STDERR_FILENO);
     close(fd);
     /* QEMU is started anew only if its command line is another. */
-    g_string_append(cmd_line, " -name logged ");
+    g_string_append_printf(cmd_line, " -name logged%d ", ++started);
     return arg;
 }
 
@@ -293,6 +308,12 @@ unsigned int log_lines(void)
         lines++;
     }
     return lines;
+}
+
+void log_ended(void)
+{
+    unlink(qemu_log.path);
+    g_free(qemu_log.path);
 }
 
 void set_store_size(Driver *d, const char *property, uint64_t value)

@@ -67,7 +67,7 @@ struct virtio_tmem_req request(uint16_t op, uint32_t pool,
 struct virtio_tmem_req control(uint16_t op, uint32_t pool,
                                uint16_t flags, uint64_t index);
 
-/* Queues a chain: header and data readable, then @in bytes writable.  Its head. */
+/* Queues a chain: header and data, then @in writable bytes; its head. */
 uint32_t queue_chain(Driver *d, int queue, const void *header,
                      size_t header_len, const void *data,
                      size_t data_len, size_t in);
@@ -95,6 +95,8 @@ void expect_miss(const Answer *a, unsigned int i);
 
 /* Persistent pages that the device holds, as the host counts */
 uint64_t held(Driver *d);
+/* An integer member of the device's statistics */
+uint64_t stat_of(Driver *d, const char *member);
 /* The device says so within two seconds? */
 bool needs_reset(Driver *d);
 
@@ -102,6 +104,7 @@ bool needs_reset(Driver *d);
 void *with_log(GString *cmd_line, void *arg);
 void log_started(void);
 unsigned int log_lines(void);
+void log_ended(void);
 
 /* .before: tmem-store store0, whose properties the others set */
 void *with_store(GString *cmd_line, void *arg);

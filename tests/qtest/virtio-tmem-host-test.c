@@ -13,6 +13,8 @@
 #include "qobject/qlist.h"
 #include "qemu/module.h"
 #include "libqos/qgraph.h"
+#include "libqos/virtio-pci.h"
+#include "standard-headers/linux/virtio_pci.h"
 #include "virtio-tmem-driver.h"
 
 /* Pools outlive the driver's reset, and no system reset. */
@@ -36,75 +38,99 @@ static void test_resets(void *obj, void *data, QGuestAllocator *alloc)
 
     qtest_system_reset(d.qts);
     g_assert_cmpuint(held(&d), ==, 0);
+    g_assert_cmpuint(stat_of(&d, "generation"), !=, generation);
     /* The transport was reset with the system: there is nothing to take down */
 }
 
-static QDict *migrate(Driver *d)
+/* ------------------------------------------------------------ migration */
+
+/* One line that names the device */
+static void expect_refusal(const char *text)
 {
-    return qtest_qmp(d->qts, "{ 'execute': 'migrate', 'arguments': {"
-                             "  'uri': 'exec:cat >/dev/null' } }");
+    const char *end;
+
+    g_assert_nonnull(text);
+    if (!strstr(text, "virtio-tmem device 'tmem0'")) {
+        g_error("no line that names the device: '%s'", text);
+    }
+    end = strchr(text, '\n');
+    g_assert_true(!end || !end[strspn(end, "\r\n")]);
 }
 
-/* While persistent pages are held, nothing saves or moves the machine. */
+/* Starts a migration: NULL, or why it is refused */
+static char *migrate(Driver *d, const char *uri)
+{
+    QDict *reply = qtest_qmp(d->qts, "{ 'execute': 'migrate', 'arguments': {"
+                                     "  'uri': %s } }", uri);
+    char *why = NULL;
+
+    if (qdict_haskey(reply, "error")) {
+        why = g_strdup(qdict_get_str(qdict_get_qdict(reply, "error"), "desc"));
+    }
+    qobject_unref(reply);
+    return why;
+}
+
+static void wait_migrated(Driver *d)
+{
+    for (int i = 0; i < 2000; i++) {
+        QDict *reply = qtest_qmp_assert_success_ref(d->qts,
+            "{ 'execute': 'query-migrate' }");
+        g_autofree char *status = g_strdup(qdict_get_try_str(reply, "status"));
+
+        qobject_unref(reply);
+        g_assert_cmpstr(status, !=, "failed");
+        if (!g_strcmp0(status, "completed")) {
+            return;
+        }
+        g_usleep(10 * 1000);
+    }
+    g_assert_not_reached();
+}
+
+/*
+ * While persistent pages are held the machine is neither moved (migrate) nor
+ * saved to a file (migrate too, as libvirt's save does); afterwards it is.
+ */
 static void test_blocker(void *obj, void *data, QGuestAllocator *alloc)
 {
     Driver d = driver_new(obj, alloc);
-    g_autofree char *text = NULL;
-    QDict *reply;
-    const char *why;
+    g_autofree char *path = NULL, *uri = NULL, *why = NULL, *text = NULL;
 
     create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
     create(&d, 1, 0);
     put_ok(&d, 0, 3, 1, 1);
+    if (data) {
+        int fd = g_file_open_tmp("qtest-tmem-XXXXXX", &path, NULL);
 
-    reply = migrate(&d);
-    g_assert(qdict_haskey(reply, "error"));
-    why = qdict_get_str(qdict_get_qdict(reply, "error"), "desc");
-    g_assert_nonnull(strstr(why, "virtio-tmem device 'tmem0'"));
-    g_assert_null(strchr(why, '\n'));
-    qobject_unref(reply);
-
-    text = hmp(&d, "savevm x");
-    g_assert_nonnull(strstr(text, "Error"));
-    g_assert_nonnull(strstr(text, "virtio-tmem device 'tmem0'"));
-    g_assert_nonnull(strchr(text, '\n'));
-    g_assert_null(strchr(strchr(text, '\n') + 1, '\n'));
+        g_assert_cmpint(fd, >=, 0);
+        close(fd);
+    }
+    uri = path ? g_strdup_printf("file:%s", path)
+               : g_strdup("exec:cat>/dev/null");
+    why = migrate(&d, uri);
+    expect_refusal(why);
+    text = qtest_hmp(d.qts, "migrate -d %s", uri);
+    expect_refusal(text);
 
     /* Pages that may vanish do not count. */
     put_ok(&d, 1, 3, 1, 1);
     g_assert_cmpuint(simple(&d, request(VIRTIO_TMEM_OP_FLUSH, 0, 3, 1)), ==,
                      VIRTIO_TMEM_S_OK);
     for (int i = 0; ; i++) {
-        bool allowed;
+        g_autofree char *again = migrate(&d, uri);
 
-        reply = migrate(&d);
-        allowed = !qdict_haskey(reply, "error");
-        if (!allowed) {
-            g_test_message("%s", qdict_get_str(qdict_get_qdict(reply, "error"),
-                                               "desc"));
-        }
-        qobject_unref(reply);
-        if (allowed) {
+        if (!again) {
             break;
         }
+        expect_refusal(again);
         g_assert_cmpint(i, <, 500);
         g_usleep(10 * 1000);
     }
-    for (int i = 0; i < 2000; i++) {
-        bool done;
-
-        reply = qtest_qmp_assert_success_ref(d.qts,
-                                             "{ 'execute': 'query-migrate' }");
-        why = qdict_get_try_str(reply, "status") ?: "";
-        g_assert_cmpstr(why, !=, "failed");
-        done = !strcmp(why, "completed");
-        qobject_unref(reply);
-        if (done) {
-            return;
-        }
-        g_usleep(10 * 1000);
+    wait_migrated(&d);
+    if (path) {
+        unlink(path);
     }
-    g_assert_not_reached();
 }
 
 /* A frozen store: puts wait, gets and the monitor do not. */
@@ -214,6 +240,281 @@ static void test_hotplug(void *obj, void *data, QGuestAllocator *alloc)
     qpci_unplug_acpi_device_test(qts, "tmem1", 0x06);
 }
 
+/* ------------------------------------------------------------ snapshots */
+
+/* Waits for a job that @command started; its error, or NULL. */
+static char *run_job(Driver *d, const char *id, QDict *started)
+{
+    g_assert_false(qdict_haskey(started, "error"));
+    qobject_unref(started);
+    for (int i = 0; i < 2000; i++) {
+        QDict *reply = qtest_qmp(d->qts, "{ 'execute': 'query-jobs' }");
+        QListEntry *entry;
+        bool concluded = false;
+        char *error = NULL;
+
+        QLIST_FOREACH_ENTRY(qdict_get_qlist(reply, "return"), entry) {
+            QDict *job = qobject_to(QDict, qlist_entry_obj(entry));
+
+            if (!strcmp(qdict_get_str(job, "id"), id)) {
+                concluded = !strcmp(qdict_get_str(job, "status"), "concluded");
+                error = g_strdup(qdict_get_try_str(job, "error"));
+            }
+        }
+        qobject_unref(reply);
+        if (concluded) {
+            qtest_qmp_assert_success(d->qts, "{ 'execute': 'job-dismiss', "
+                                     "'arguments': { 'id': %s } }", id);
+            return error;
+        }
+        g_free(error);
+        g_usleep(10 * 1000);
+    }
+    g_assert_not_reached();
+}
+
+/* Gives the machine a disk for snapshots, node snap0; the file's name. */
+static char *add_snapshot_disk(Driver *d)
+{
+    char *path;
+    int fd = g_file_open_tmp("qtest-tmem-XXXXXX", &path, NULL);
+
+    g_assert_cmpint(fd, >=, 0);
+    close(fd);
+    qtest_qmp_assert_success(d->qts, "{ 'execute': 'blockdev-add', "
+        "'arguments': { 'driver': 'file', 'node-name': 'file0', "
+        "'filename': %s } }", path);
+    g_assert_null(run_job(d, "create", qtest_qmp(d->qts,
+        "{ 'execute': 'blockdev-create', 'arguments': { 'job-id': 'create', "
+        "'options': { 'driver': 'qcow2', 'file': 'file0', "
+        "'size': 1048576 } } }")));
+    qtest_qmp_assert_success(d->qts, "{ 'execute': 'blockdev-add', "
+        "'arguments': { 'driver': 'qcow2', 'node-name': 'snap0', "
+        "'file': 'file0' } }");
+    return path;
+}
+
+static char *snapshot_save(Driver *d, const char *tag)
+{
+    return run_job(d, tag, qtest_qmp(d->qts,
+        "{ 'execute': 'snapshot-save', 'arguments': { 'job-id': %s, "
+        "'tag': %s, 'vmstate': 'snap0', 'devices': [ 'snap0' ] } }",
+        tag, tag));
+}
+
+/*
+ * Neither savevm nor snapshot-save while a persistent page is held; both when
+ * none is.  What is loaded has the pools, without pages, and tells the driver
+ * when ephemeral ones stayed behind.
+ */
+static void test_savevm(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    g_autofree char *path = add_snapshot_disk(&d);
+    g_autofree char *refused = NULL, *job = NULL;
+    QVirtQueue vq[2];
+    uint32_t generation;
+    Answer a = { 0 };
+
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    create(&d, 1, 0);
+    put_ok(&d, 0, 3, 1, 1);
+    refused = hmp(&d, "savevm one");
+    expect_refusal(refused);
+    job = snapshot_save(&d, "two");
+    expect_refusal(job);
+
+    g_assert_cmpuint(simple(&d, request(VIRTIO_TMEM_OP_FLUSH, 0, 3, 1)), ==,
+                     VIRTIO_TMEM_S_OK);
+    for (int i = 0; ; i++) {
+        g_autofree char *text = hmp(&d, "savevm empty");
+
+        if (!*text) {
+            break;
+        }
+        expect_refusal(text);
+        g_assert_cmpint(i, <, 500);
+        g_usleep(10 * 1000);
+    }
+    put_ok(&d, 1, 3, 1, 1);
+    generation = CONFIG(&d, generation);
+    g_assert_null(snapshot_save(&d, "ephemeral"));
+    vq[0] = *d.vq[0];
+    vq[1] = *d.vq[1];
+
+    /* Twice: the second one is told, too, that its pages are not there. */
+    for (int i = 0; i < 2; i++) {
+        g_autofree char *text = NULL;
+
+        put_ok(&d, 0, 7, 1, 7);
+        text = hmp(&d, "loadvm ephemeral");
+        g_assert_cmpstr(text, ==, "");
+        *d.vq[0] = vq[0];
+        *d.vq[1] = vq[1];
+        g_assert_cmpuint(held(&d), ==, 0);
+        g_assert_cmpuint(CONFIG(&d, generation), !=, generation);
+        d.vdev->bus->wait_config_isr_status(d.vdev, TIMEOUT_US);
+        submit(&d, 0, request(VIRTIO_TMEM_OP_GET, 1, 3, 1), NULL, 0, &a);
+        g_assert_cmpuint(a.status, ==, VIRTIO_TMEM_S_OK);
+        g_assert_cmpuint(a.generation, !=, generation);
+        expect_miss(&a, 0);
+        submit(&d, 1, request(VIRTIO_TMEM_OP_GET, 0, 7, 1), NULL, 0, &a);
+        g_assert_cmpuint(a.status, ==, VIRTIO_TMEM_S_OK);
+        expect_miss(&a, 0);
+        put_ok(&d, 0, 8, 1, 8);
+        g_assert_cmpuint(simple(&d, request(VIRTIO_TMEM_OP_FLUSH, 0, 8, 1)),
+                         ==, VIRTIO_TMEM_S_OK);
+    }
+    unlink(path);
+    driver_free(&d);
+}
+
+/* ------------------------------------------------------ what is observed */
+
+static void expect_int(QDict *dict, const char *member, int64_t want)
+{
+    if (qdict_get_int(dict, member) != want) {
+        g_error("%s: %" PRId64 ", want %" PRId64, member,
+                qdict_get_int(dict, member), want);
+    }
+}
+
+static void test_stats(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    QDict *stats, *dict;
+    QList *list;
+    Answer a = { 0 };
+
+    create(&d, 2, VIRTIO_TMEM_POOL_PERSISTENT);
+    put_ok(&d, 2, 0, 8, 1);
+    submit(&d, 0, request(VIRTIO_TMEM_OP_GET, 2, 4, 8), NULL, 0, &a);
+    simple(&d, request(VIRTIO_TMEM_OP_FLUSH, 2, 0, 2));
+    simple(&d, request(77, 2, 0, 2));
+
+    stats = qtest_qmp_assert_success_ref(d.qts,
+        "{ 'execute': 'qom-get', 'arguments': {"
+        "  'path': '/machine/peripheral/tmem0', 'property': 'stats' } }");
+    g_assert_true(qdict_get_bool(stats, "realized"));
+    expect_int(stats, "generation", CONFIG(&d, generation));
+    expect_int(stats, "pressure", 0);
+    expect_int(stats, "persistent-reserved", 16 * MiB);
+
+    dict = qdict_get_qdict(stats, "requests");
+    expect_int(dict, "pool-create", 1);
+    expect_int(dict, "put", 1);
+    expect_int(dict, "get", 1);
+    expect_int(dict, "flush", 1);
+    expect_int(dict, "unknown", 1);
+    expect_int(dict, "bad-requests", 1);
+    expect_int(dict, "bad-chains", 0);
+    dict = qdict_get_qdict(stats, "pages");
+    expect_int(dict, "put", 8);
+    expect_int(dict, "get", 8);
+    expect_int(dict, "flush", 2);
+
+    list = qdict_get_qlist(stats, "queues");
+    g_assert_cmpuint(qlist_size(list), ==, 2);
+    dict = qobject_to(QDict, qlist_peek(list));
+    g_assert_true(qdict_get_bool(dict, "fast"));
+    expect_int(dict, "kicks", 1);
+    expect_int(dict, "requests", 1);
+
+    list = qdict_get_qlist(stats, "pools");
+    g_assert_cmpuint(qlist_size(list), ==, 1);
+    dict = qobject_to(QDict, qlist_peek(list));
+    expect_int(dict, "id", 2);
+    expect_int(dict, "page-size", PAGE);
+    g_assert_true(qdict_get_bool(dict, "persistent"));
+    expect_int(qdict_get_qdict(dict, "stats"), "persistent-pages", 6);
+
+    dict = qdict_get_qdict(stats, "device");
+    expect_int(dict, "puts", 8);
+    expect_int(dict, "gets", 4);
+    expect_int(dict, "misses", 4);
+    expect_int(dict, "flushes", 2);
+    expect_int(dict, "persistent-raw-bytes", 6 * PAGE);
+    expect_int(qdict_get_qdict(stats, "store"), "persistent-pages", 6);
+    qobject_unref(stats);
+    driver_free(&d);
+}
+
+/* There is a trace event for each verb, and for what goes wrong. */
+static void test_trace(void *obj, void *data, QGuestAllocator *alloc)
+{
+    static const char *const events[] = {
+        "put", "get", "flush", "flush_object", "pool_create", "pool_destroy",
+        "pool_stats", "reset_all", "unknown", "bad_chain", "frozen",
+        "system_reset", "config", "blocker", "start", "stop",
+    };
+    Driver d = driver_new(obj, alloc);
+
+    for (int i = 0; i < ARRAY_SIZE(events); i++) {
+        g_autofree char *name = g_strdup_printf("virtio_tmem_%s", events[i]);
+
+        qtest_qmp_assert_success(d.qts,
+            "{ 'execute': 'trace-event-get-state', "
+            "'arguments': { 'name': %s } }", name);
+    }
+    driver_free(&d);
+}
+
+/* New limits raise a configuration interrupt, and then another one. */
+static void test_config_interrupt(void *obj, void *data,
+                                  QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+
+    for (int i = 1; i <= 3; i++) {
+        set_store_size(&d, "reserved", i * MiB);
+        d.vdev->bus->wait_config_isr_status(d.vdev, TIMEOUT_US);
+        g_assert_cmpuint(CONFIG(&d, persistent_reserved), ==, i * MiB);
+    }
+    driver_free(&d);
+}
+
+/* A queue is reset alone, with requests in it; the device goes on. */
+static void test_queue_reset(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    QVirtioPCIDevice *dev = container_of(d.vdev, QVirtioPCIDevice, vdev);
+    uint64_t select = dev->common_cfg_offset +
+                      offsetof(struct virtio_pci_common_cfg, queue_select);
+    uint64_t reset = dev->common_cfg_offset +
+                     offsetof(struct virtio_pci_modern_common_cfg,
+                              queue_reset);
+    struct virtio_tmem_req req = request(VIRTIO_TMEM_OP_GET, 0, 1, 1);
+    Answer a = { 0 };
+
+    driver_down(&d);
+    qvirtio_start_device(d.vdev);
+    qvirtio_set_features(d.vdev, FEATURES | BIT_ULL(VIRTIO_F_RING_RESET));
+    for (int i = 0; i < 2; i++) {
+        d.vq[i] = qvirtqueue_setup(d.vdev, d.alloc, i);
+    }
+    qvirtio_set_driver_ok(d.vdev);
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    put_ok(&d, 0, 1, 1, 5);
+
+    for (int i = 0; i < 40; i++) {
+        int queue = i & 1;
+        uint32_t head = queue_chain(&d, queue, &req, sizeof(req), NULL, 0,
+                                    response_size(&req));
+
+        qvirtqueue_kick(d.qts, d.vdev, d.vq[queue], head);
+        qpci_io_writew(dev->pdev, dev->bar, select, queue);
+        qpci_io_writew(dev->pdev, dev->bar, reset, 1);
+        g_assert_cmpuint(qpci_io_readw(dev->pdev, dev->bar, reset), ==, 0);
+        qvirtqueue_cleanup(d.vdev->bus, d.vq[queue], d.alloc);
+        d.vq[queue] = qvirtqueue_setup(d.vdev, d.alloc, queue);
+        submit(&d, queue, req, NULL, 0, &a);
+        expect_page(&a, 0, 5);
+        submit(&d, !queue, req, NULL, 0, &a);
+        expect_page(&a, 0, 5);
+    }
+    driver_free(&d);
+}
+
 static void register_virtio_tmem_host_test(void)
 {
     QOSGraphTestOptions opts = { 0 };
@@ -223,9 +524,18 @@ static void register_virtio_tmem_host_test(void)
     };
 
     qos_add_test("resets", "virtio-tmem", test_resets, &opts);
-    qos_add_test("blocker", "virtio-tmem", test_blocker, &store);
+    qos_add_test("migrate", "virtio-tmem", test_blocker, &store);
+    store.arg = (void *)"file";
+    qos_add_test("save", "virtio-tmem", test_blocker, &store);
+    store.arg = NULL;
+    qos_add_test("savevm", "virtio-tmem", test_savevm, &store);
     qos_add_test("frozen", "virtio-tmem", test_frozen, &store);
     qos_add_test("limits", "virtio-tmem", test_limits, &store);
+    qos_add_test("config-interrupt", "virtio-tmem", test_config_interrupt,
+                 &store);
+    qos_add_test("queue-reset", "virtio-tmem", test_queue_reset, &opts);
+    qos_add_test("stats", "virtio-tmem", test_stats, &store);
+    qos_add_test("trace", "virtio-tmem", test_trace, &opts);
     qos_add_test("query-status", "virtio-tmem", test_query_status, &opts);
     qos_add_test("hotplug", "virtio-tmem-pci", test_hotplug, &opts);
 }
