@@ -97,9 +97,8 @@ static bool virtio_tmem_iov_is_ram(const struct iovec *iov, unsigned num)
 }
 
 /*
- * Only RAM will do.  Other memory is mapped through a bounce buffer that is
- * written back by the IOThread when the element is unmapped; where that is a
- * register of this very device, it would be reset from within its own thread.
+ * Only RAM will do: see VirtIODevice.ram_only.  Other memory is mapped through
+ * a bounce buffer, which is not written back as nothing has been written to it.
  */
 static bool virtio_tmem_elem_is_ram(const VirtQueueElement *elem)
 {

@@ -459,6 +459,7 @@ static void virtio_tmem_device_realize(DeviceState *dev, Error **errp)
     }
 
     virtio_init(vdev, VIRTIO_ID_TMEM, sizeof(struct virtio_tmem_config));
+    vdev->ram_only = true;
     virtio_tmem_add_queues(s);
     s->step_timer = aio_timer_new(virtio_tmem_bulk_context(s),
                                   QEMU_CLOCK_REALTIME, SCALE_MS,
