@@ -293,6 +293,17 @@ static void virtio_tmem_thaw_bh(void *opaque)
     }
 }
 
+/* Context: BH in the IOThread */
+static void virtio_tmem_enable_bh(void *opaque)
+{
+    VirtIOTMEMQueue *q = opaque;
+
+    if (!q->halted) {
+        virtio_queue_aio_attach_host_notifier(q->vq,
+                                              qemu_get_current_aio_context());
+    }
+}
+
 /* Frozen queues go on.  Context: BQL held */
 void virtio_tmem_thaw(VirtIOTMEM *s)
 {
@@ -467,8 +478,9 @@ void virtio_tmem_queue_enable(VirtIODevice *vdev, uint32_t index)
         return;
     }
     q = &s->queues[index];
+    /* A driver may enable a queue that is enabled, and halted */
     if (virtio_tmem_in_iothread(q)) {
-        virtio_queue_aio_attach_host_notifier(q->vq,
-                                              virtio_tmem_bulk_context(s));
+        aio_wait_bh_oneshot(virtio_tmem_bulk_context(s),
+                            virtio_tmem_enable_bh, q);
     }
 }
