@@ -36,6 +36,16 @@ typedef enum VirtIOTMEMProgress {
     TMEM_QUEUE_HALTED,
 } VirtIOTMEMProgress;
 
+/*
+ * The IOThread runs only then.  Elsewhere: a driver may make buffers available
+ * before DRIVER_OK, but the device must not take them; and guest memory must
+ * not change while the VM is stopped.  Either's end schedules the BHs.
+ */
+static bool virtio_tmem_ready(VirtIODevice *vdev)
+{
+    return vdev->vm_running && (vdev->status & VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
 /* The IOThread serves @q?  Called by the serving thread or with the BQL. */
 static bool virtio_tmem_in_iothread(VirtIOTMEMQueue *q)
 {
@@ -154,10 +164,12 @@ static bool virtio_tmem_serve_one(VirtIOTMEMQueue *q, VirtIOTMEMReq *req)
      */
     virtqueue_push(q->vq, elem, rq->used);
     tmem_server_retire(q->server, rq, true);
-    if (rq->op == VIRTIO_TMEM_OP_PUT && rq->done &&
-        !qatomic_read(&q->tmem->maybe_held)) {
-        qatomic_set(&q->tmem->maybe_held, true);
-        qemu_bh_schedule(q->tmem->update_bh);
+    if (rq->op == VIRTIO_TMEM_OP_PUT && rq->done) {
+        smp_mb();   /* paired with that in virtio_tmem_update_blocker() */
+        if (!qatomic_read(&q->tmem->maybe_held)) {
+            qatomic_set(&q->tmem->maybe_held, true);
+            qemu_bh_schedule(q->tmem->update_bh);
+        }
     }
     g_free(req);
     return true;
@@ -239,8 +251,8 @@ void virtio_tmem_bh(void *opaque)
 {
     VirtIOTMEMQueue *q = opaque;
 
-    /* Not while the VM is stopped: guest memory must not change then */
-    if (VIRTIO_DEVICE(q->tmem)->vm_running && !virtio_tmem_in_iothread(q)) {
+    if (virtio_tmem_ready(VIRTIO_DEVICE(q->tmem)) &&
+        !virtio_tmem_in_iothread(q)) {
         virtio_tmem_serve(q);
     }
 }
@@ -260,26 +272,22 @@ void virtio_tmem_handle_fast(VirtIODevice *vdev, VirtQueue *vq)
     VirtIOTMEMQueue *q = virtio_tmem_queue(VIRTIO_TMEM(vdev), vq);
 
     qatomic_set(&q->kicks, q->kicks + 1);
-    virtio_tmem_serve(q);
+    if (virtio_tmem_ready(vdev)) {
+        virtio_tmem_serve(q);
+    }
 }
 
 void virtio_tmem_handle_bulk(VirtIODevice *vdev, VirtQueue *vq)
 {
-    VirtIOTMEM *s = VIRTIO_TMEM(vdev);
-    VirtIOTMEMQueue *q = virtio_tmem_queue(s, vq);
+    VirtIOTMEMQueue *q = virtio_tmem_queue(VIRTIO_TMEM(vdev), vq);
 
-    if (s->bulk_iothread && !s->ioeventfd_started && !s->ioeventfd_failed) {
-        /* A driver that kicks before DRIVER_OK */
-        virtio_device_start_ioeventfd(vdev);
-        if (s->ioeventfd_started) {
-            return;
-        }
-    }
     /* Not if this is polling, which saved the driver the notification */
     if (virtio_queue_get_notification(vq)) {
         qatomic_set(&q->kicks, q->kicks + 1);
     }
-    virtio_tmem_serve(q);
+    if (virtio_tmem_in_iothread(q) || virtio_tmem_ready(vdev)) {
+        virtio_tmem_serve(q);
+    }
 }
 
 static void virtio_tmem_thaw_bh(void *opaque)
@@ -372,23 +380,15 @@ int virtio_tmem_start_ioeventfd(VirtIODevice *vdev)
     s->ioeventfd_started = true;
     smp_wmb(); /* paired with aio_notify_accept() on the read side */
 
-    for (i = 0; i < nvqs; i++) {
-        VirtIOTMEMQueue *q = &s->queues[i];
-
-        q->halted = false;
-        if (q->fast) {
-            /* What came while the VM was stopped */
-            qemu_bh_schedule(q->bh);
-        } else {
-            virtio_queue_aio_attach_host_notifier(q->vq,
-                                                  virtio_tmem_bulk_context(s));
-        }
+    for (i = s->num_fast; i < nvqs; i++) {
+        s->queues[i].halted = false;
+        virtio_queue_aio_attach_host_notifier(s->queues[i].vq,
+                                              virtio_tmem_bulk_context(s));
     }
     trace_virtio_tmem_start(s, 0);
     return 0;
 
 fail:
-    s->ioeventfd_failed = true;
     s->ioeventfd_starting = false;
     trace_virtio_tmem_start(s, r);
     return -ENOSYS;
@@ -423,7 +423,6 @@ void virtio_tmem_stop_ioeventfd(VirtIODevice *vdev)
     unsigned nvqs = virtio_tmem_num_queues(s);
     unsigned i;
 
-    s->ioeventfd_failed = false;    /* better luck next time */
     if (!s->ioeventfd_started || s->ioeventfd_stopping) {
         return;
     }

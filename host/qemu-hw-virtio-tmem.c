@@ -138,15 +138,20 @@ static void virtio_tmem_store_changed(TmemStoreUser *user)
     virtio_tmem_update_config(s);
 }
 
+static void virtio_tmem_schedule_queues(VirtIOTMEM *s)
+{
+    for (unsigned i = 0; i < virtio_tmem_num_queues(s); i++) {
+        qemu_bh_schedule(s->queues[i].bh);
+    }
+}
+
 /* Kicks were not served while the VM was stopped. */
 static void virtio_tmem_vm_change(void *opaque, bool running, RunState state)
 {
     VirtIOTMEM *s = opaque;
 
     if (running) {
-        for (unsigned i = 0; i < virtio_tmem_num_queues(s); i++) {
-            qemu_bh_schedule(s->queues[i].bh);
-        }
+        virtio_tmem_schedule_queues(s);
         qemu_bh_schedule(s->update_bh);
     }
 }
@@ -227,6 +232,14 @@ static uint64_t virtio_tmem_get_features(VirtIODevice *vdev, uint64_t features,
 static void virtio_tmem_set_features(VirtIODevice *vdev, uint64_t features)
 {
     tmem_server_set_features(VIRTIO_TMEM(vdev)->server, features);
+}
+
+static void virtio_tmem_set_status(VirtIODevice *vdev, uint8_t status)
+{
+    /* What the driver made available before; the BHs run after this */
+    if (status & VIRTIO_CONFIG_S_DRIVER_OK) {
+        virtio_tmem_schedule_queues(VIRTIO_TMEM(vdev));
+    }
 }
 
 static int virtio_tmem_validate_features(VirtIODevice *vdev)
@@ -557,6 +570,7 @@ static void virtio_tmem_class_init(ObjectClass *klass, void *data)
     vdc->get_features = virtio_tmem_get_features;
     vdc->set_features = virtio_tmem_set_features;
     vdc->validate_features = virtio_tmem_validate_features;
+    vdc->set_status = virtio_tmem_set_status;
     vdc->reset = virtio_tmem_reset;
     vdc->queue_reset = virtio_tmem_queue_reset;
     vdc->queue_enable = virtio_tmem_queue_enable;

@@ -74,7 +74,6 @@ struct VirtIOTMEM {
     bool ioeventfd_starting;
     bool ioeventfd_started;
     bool ioeventfd_stopping;
-    bool ioeventfd_failed;
 
     /* What ops left behind is done a moment later; in the bulk context */
     QEMUTimer *step_timer;
