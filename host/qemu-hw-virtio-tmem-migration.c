@@ -120,6 +120,8 @@ static int virtio_tmem_post_load(void *opaque, int version_id)
     }
     /* Ephemeral pages stayed behind: the driver shall know */
     tmem_server_new_generation(s->server, s->mig.generation + s->mig.held);
+    /* This driver was told less than the one that was here before */
+    s->config_pending = true;
     qemu_bh_schedule(s->update_bh);
     return 0;
 }
