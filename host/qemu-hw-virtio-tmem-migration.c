@@ -145,9 +145,9 @@ const VMStateDescription vmstate_virtio_tmem_device = {
     .pre_save = virtio_tmem_pre_save,
     .post_load = virtio_tmem_post_load,
     .fields = (const VMStateField[]) {
-        VMSTATE_UINT16_EQUAL(num_fast, VirtIOTMEM,
+        VMSTATE_UINT32_EQUAL(num_fast, VirtIOTMEM,
             "num-fast-queues must be the same on both sides"),
-        VMSTATE_UINT16_EQUAL(num_bulk, VirtIOTMEM,
+        VMSTATE_UINT32_EQUAL(num_bulk, VirtIOTMEM,
             "num-bulk-queues must be the same on both sides"),
         VMSTATE_UINT32(mig.generation, VirtIOTMEM),
         VMSTATE_BOOL(mig.held, VirtIOTMEM),

@@ -284,7 +284,7 @@ static bool virtio_tmem_check_options(VirtIOTMEM *s, Error **errp)
                    s->name, VIRTIO_TMEM_NUM_BULK_PROP);
         return false;
     }
-    if (virtio_tmem_num_queues(s) > VIRTIO_QUEUE_MAX) {
+    if ((uint64_t)s->num_fast + s->num_bulk > VIRTIO_QUEUE_MAX) {
         error_setg(errp, "virtio-tmem device '%s': %s=%u and %s=%u: must be "
                    "at most %u together", s->name, VIRTIO_TMEM_NUM_FAST_PROP,
                    s->num_fast, VIRTIO_TMEM_NUM_BULK_PROP, s->num_bulk,
@@ -538,9 +538,9 @@ static const Property virtio_tmem_properties[] = {
                      TYPE_TMEM_STORE, TmemStore *),
     DEFINE_PROP_LINK(VIRTIO_TMEM_IOTHREAD_PROP, VirtIOTMEM, iothread,
                      TYPE_IOTHREAD, IOThread *),
-    DEFINE_PROP_UINT16(VIRTIO_TMEM_NUM_FAST_PROP, VirtIOTMEM, num_fast,
+    DEFINE_PROP_UINT32(VIRTIO_TMEM_NUM_FAST_PROP, VirtIOTMEM, num_fast,
                        VIRTIO_TMEM_AUTO_QUEUES),
-    DEFINE_PROP_UINT16(VIRTIO_TMEM_NUM_BULK_PROP, VirtIOTMEM, num_bulk,
+    DEFINE_PROP_UINT32(VIRTIO_TMEM_NUM_BULK_PROP, VirtIOTMEM, num_bulk,
                        VIRTIO_TMEM_AUTO_QUEUES),
 };
 

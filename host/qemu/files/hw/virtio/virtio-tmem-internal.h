@@ -13,7 +13,7 @@
 
 static inline unsigned virtio_tmem_num_queues(VirtIOTMEM *s)
 {
-    return (unsigned)s->num_fast + s->num_bulk;
+    return s->num_fast + s->num_bulk;
 }
 
 /* Where the bulk queues are served; any thread. */

@@ -25,7 +25,7 @@ OBJECT_DECLARE_SIMPLE_TYPE(VirtIOTMEM, VIRTIO_TMEM)
 #define VIRTIO_TMEM_STATS_PROP      "stats"
 
 /* As many queues as there are vCPUs, VIRTIO_TMEM_MAX_AUTO_QUEUES at most */
-#define VIRTIO_TMEM_AUTO_QUEUES     UINT16_MAX
+#define VIRTIO_TMEM_AUTO_QUEUES     UINT32_MAX
 #define VIRTIO_TMEM_MAX_AUTO_QUEUES 16
 
 typedef struct VirtioTmemSystemReset VirtioTmemSystemReset;
@@ -61,8 +61,8 @@ struct VirtIOTMEM {
     /* Properties */
     TmemStore *store;
     IOThread *iothread;
-    uint16_t num_fast;
-    uint16_t num_bulk;
+    uint32_t num_fast;
+    uint32_t num_bulk;
 
     char *name;                     /* for people */
     TmemStoreUser user;
