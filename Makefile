@@ -22,7 +22,7 @@ demo:
 check:
 	@scripts/install-packages build
 	@tests/run
-check-unit check-model check-asan check-tsan check-qtest check-modules:
+check-setup check-unit check-model check-asan check-tsan check-qtest check-modules:
 	@scripts/install-packages build
 	@tests/run $(@:check-%=%)
 check-guest:
@@ -44,6 +44,6 @@ dkms:
 clean:
 	@scripts/clean
 
-.PHONY: help demo check check-unit check-model check-asan check-tsan check-qtest \
-	check-modules check-guest check-mutants check-fresh soak bench-swap qemu \
-	modules dkms clean
+.PHONY: help demo check check-setup check-unit check-model check-asan check-tsan \
+	check-qtest check-modules check-guest check-mutants check-fresh soak \
+	bench-swap qemu modules dkms clean

@@ -24,9 +24,16 @@ die() {
 	exit 1
 }
 
+# why LOG: the line that says why a command failed, if one does: the first of
+# apt's (E:), or meson's, a compiler's or our own.
+why() {
+	grep -m 1 -E '^E: |ERROR: |(fatal )?error: |^no version of |No space left' "$1" |
+		sed -E 's/^([^ ]*:)?[0-9]+:[0-9]+: ERROR: //; s/^(E|ERROR): //' | cut -c1-200
+}
+
 # step NAME COMMAND...: what it prints goes to $LOGS/NAME.log
 step() {
-	local name=$1 start=$SECONDS log=$LOGS/$1.log pid status=0
+	local name=$1 start=$SECONDS log=$LOGS/$1.log pid status=0 reason
 	shift
 	say "$name"
 	"$@" >"$log" 2>&1 &
@@ -42,8 +49,8 @@ step() {
 	done
 	wait "$pid" || status=$?
 	if [ $status -ne 0 ]; then
-		tail -n 15 "$log" | sed 's/^/    | /' >&2
-		die "$name failed (exit $status): see $log${STEP_MEND:+; $STEP_MEND}"
+		reason=$(why "$log") || tail -n 15 "$log" | sed 's/^/    | /' >&2
+		die "$name failed (exit $status)${reason:+: $reason}: see $log${STEP_MEND:+; $STEP_MEND}"
 	fi
 	say "$name: done in $((SECONDS - start)) s"
 }
@@ -63,6 +70,13 @@ need_space() {
 	free=$(df -Pm "$CACHE" | awk 'NR == 2 { print $4 }')
 	[ "$free" -ge "$1" ] ||
 		die "$2 needs $1 MiB in $CACHE, which has $free MiB free: make room, or set VIRTIO_TMEM_CACHE to a folder on a larger disk"
+}
+
+# tree_arg OPTION [FOLDER]: FOLDER, which must be a copy of this tree
+tree_arg() {
+	[ $# -eq 2 ] || die "$1 needs a folder"
+	[ -d "$2/host/qemu" ] || die "$1 $2: that is no copy of this tree (it has no host/qemu)"
+	(cd "$2" && pwd)
 }
 
 # digest FILE-OR-FOLDER...: one hash over names and contents
