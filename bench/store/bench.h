@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * bench-store: libtmem against bare LZ4, on the same pages, in one process
+ *
+ *   corpus.c    pages to work on: of processes that it starts, of libraries
+ *   measure.c   the two sides, taking turns; density
+ *   report.c    medians, the table, the JSON file
+ *   main.c      options and rounds
+ */
+#ifndef BENCH_H
+#define BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PAGE	      4096u
+#define MIB	      (1024.0 * 1024.0)
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+/* ------------------------------------------------------------------- main */
+
+/* One line on stderr that says what is wrong and what mends it; exit 1. */
+void die(const char *format, ...)
+	__attribute__((format(printf, 1, 2), noreturn));
+/* A line on stderr with the seconds since the start. */
+void progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
+double now_s(void);
+/* xorshift64*; the same numbers every run. */
+uint64_t next_random(uint64_t *state);
+
+/* ----------------------------------------------------------------- corpus */
+
+struct corpus {
+	const char *name;
+	const char *what; /* where the pages come from, for people */
+	char *memory;	  /* mapped without huge pages */
+	size_t capacity;  /* pages of @memory */
+	/* Pages in random order, so that a part of them is a fair sample. */
+	char **page;
+	uint32_t pages;
+	/* What was read and left out. */
+	uint64_t seen, duplicates, same_filled;
+};
+
+/* Up to @pages pages of anonymous memory of processes that run @script. */
+void corpus_processes(struct corpus *corpus, const char *script,
+		      uint32_t pages);
+/* Up to @pages pages of shared libraries' and programs' files. */
+void corpus_libraries(struct corpus *corpus, uint32_t pages);
+void corpus_free(struct corpus *corpus);
+/* Memory that is neither in huge pages nor shared; zeroed and touched. */
+void *small_pages(size_t bytes);
+
+/* ---------------------------------------------------------------- measure */
+
+#define MAX_ROUNDS 32
+
+enum row_id {
+	PUT_OVERWRITE_1,
+	PUT_OVERWRITE_16,
+	PUT_GROW_1,
+	PUT_GROW_16,
+	GET_RANDOM_1,
+	GET_RANDOM_16,
+	PUT_2_THREADS,
+	GET_2_THREADS,
+	ROWS
+};
+
+/* What one round found about one row. */
+struct sample {
+	double tmem_us, lz4_us; /* a page: CPU time; wall time of two threads */
+	/*
+	 * The row's figure: tmem_us / lz4_us; with two threads the store's
+	 * speed-up by the second one over bare LZ4's.
+	 */
+	double ratio;
+	double wall_ratio; /* the same by the wall clock */
+	/* CPU time of tmem_step() in between over the store's time. */
+	double background;
+};
+
+/* Bytes held over bytes that LZ4 made of the same pages. */
+struct density {
+	uint32_t pages;
+	double full_library, full_kernel;	/* after fill */
+	double churned_library, churned_kernel; /* after 3N overwrites */
+};
+
+struct bench;
+
+/* The corpus is used until bench_destroy(). */
+struct bench *bench_create(struct corpus *corpus);
+/* Reads every page back and compares it: a wrong one ends the program. */
+void bench_verify(struct bench *bench);
+void bench_destroy(struct bench *bench);
+/* @round alternates who comes first.  False: needs more than one CPU. */
+bool bench_row(struct bench *bench, enum row_id row, unsigned int round,
+	       struct sample *sample);
+/* Mean bytes of a page as LZ4 makes it; share of pages stored as they are. */
+double bench_mean_length(struct bench *bench);
+double bench_raw_share(struct bench *bench);
+void density_measure(struct corpus *corpus, uint32_t pages,
+		     struct density *density);
+
+/* ----------------------------------------------------------------- report */
+
+struct quartiles {
+	double q1, median, q3;
+};
+
+/* All that was found about one corpus. */
+struct result {
+	struct corpus *corpus;
+	double mean_length, raw_share;
+	unsigned int rounds;
+	bool measured[ROWS];
+	struct sample sample[ROWS][MAX_ROUNDS];
+	/* Of the whole corpus, and of a small VM's 8 MiB. */
+	struct density whole, small;
+};
+
+struct run_facts {
+	const char *commit;
+	bool quick;
+	double seconds;
+};
+
+/* Quartiles of @count values, which are sorted. */
+struct quartiles quartiles(double *values, unsigned int count);
+void print_table(const struct run_facts *facts, const struct result *results,
+		 unsigned int count);
+/* Complete or not at all: an old file stays if the new one cannot be written.
+ */
+void write_json(const char *path, const struct run_facts *facts,
+		const struct result *results, unsigned int count);
+
+#endif /* BENCH_H */
