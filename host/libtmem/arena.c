@@ -17,7 +17,10 @@
 
 #include "internal.h"
 
-/* Populated pages kept in reserve rather than given back: 32 + 1/128. */
+/*
+ * Populated pages kept in reserve rather than given back: 32 + 1/128, and what
+ * spans took lately (arena->demand).
+ */
 #define IDLE_RESERVE_PAGES 32
 
 static unsigned int class_of(uint32_t length)
@@ -385,6 +388,7 @@ static int run_claim(struct arena *arena, unsigned int pages, uint32_t *number,
 	*missing = mask & ~segment->populated;
 	arena->idle_pages -= __builtin_popcount(segment->populated & mask);
 	segment->used |= mask;
+	arena->demand += pages;
 	segment_relink(arena, segment);
 	pthread_mutex_unlock(&arena->lock);
 	return 0;
@@ -661,13 +665,31 @@ unsigned int arena_compact(struct arena *arena, unsigned int max)
 	return moved;
 }
 
+/*
+ * How many idle pages to keep.  Overwriting frees pages and takes about as many,
+ * and giving them back to take them anew costs more than compressing what they
+ * hold.  So what spans took since the last time stays, and that memory is halved
+ * every time: some ten steps after the last put it is gone.
+ */
+static uint64_t idle_reserve(struct arena *arena, bool *more)
+{
+	uint64_t reserve = IDLE_RESERVE_PAGES +
+			   atomic_load(&arena->populated_bytes) / ARENA_PAGE /
+				   128;
+
+	pthread_mutex_lock(&arena->lock);
+	*more = arena->demand && arena->idle_pages > reserve;
+	reserve += arena->demand;
+	arena->demand /= 2;
+	pthread_mutex_unlock(&arena->lock);
+	return reserve;
+}
+
 unsigned int arena_punch(struct arena *arena, unsigned int max, bool all)
 {
 	unsigned int punched = 0;
-	uint64_t reserve =
-		all ? 0 :
-		      IDLE_RESERVE_PAGES + atomic_load(&arena->populated_bytes) /
-						   ARENA_PAGE / 128;
+	bool more = false;
+	uint64_t reserve = all ? 0 : idle_reserve(arena, &more);
 
 	while (punched < max) {
 		struct segment *segment;
@@ -702,7 +724,8 @@ unsigned int arena_punch(struct arena *arena, unsigned int max, bool all)
 		pthread_mutex_unlock(&arena->lock);
 		punched += pages;
 	}
-	return punched;
+	/* Nothing to give back yet, but soon: the caller comes again. */
+	return punched ? punched : more;
 }
 
 /* Evict what a span holds.  arena->lock held.  True if the span has ended. */

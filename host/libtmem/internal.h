@@ -207,6 +207,7 @@ struct arena {
 	struct list idle; /* segments with populated pages of no span */
 	struct list spans;
 	uint64_t idle_pages; /* populated and of no span */
+	uint64_t demand;     /* pages that spans took, halved by every punch */
 	/* Held bytes: pages populated, and descriptors. */
 	atomic_uint_fast64_t populated_bytes, metadata_bytes;
 };
