@@ -555,9 +555,13 @@ const char *arena_data(struct arena *arena, tmem_handle handle)
 	/*
 	 * No arena->lock: the handle is live, so its span neither moves nor
 	 * ends while the leaf's stripe is held, and regions never go away.
+	 * The class follows from the length: neither the segment's nor the
+	 * span's descriptor, both cold in a random get, is looked at.
 	 */
-	return slot_data(arena, handle_span(arena, handle),
-			 handle_slot(handle) & 0xfff);
+	return segment_data(arena, handle_segment(handle)) +
+	       (handle_slot(handle) >> 12) * ARENA_PAGE +
+	       (size_t)(handle_slot(handle) & 0xfff) *
+		       class_size(class_of(handle_length(handle)));
 }
 
 uint16_t *arena_taker(struct arena *arena, tmem_handle handle)
