@@ -85,7 +85,8 @@ struct sample {
 struct density {
 	uint32_t pages;
 	double full_library, full_kernel;	/* after fill */
-	double churned_library, churned_kernel; /* after 3N overwrites */
+	double busy_library, busy_kernel;	/* during 3N overwrites */
+	double churned_library, churned_kernel; /* after them, settled */
 };
 
 struct bench;
@@ -127,6 +128,8 @@ struct run_facts {
 	double seconds;
 };
 
+/* A row's name in the JSON file and on the command line. */
+const char *row_key(enum row_id row);
 /* Quartiles of @count values, which are sorted. */
 struct quartiles quartiles(double *values, unsigned int count);
 void print_table(const struct run_facts *facts, const struct result *results,

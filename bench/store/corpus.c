@@ -155,10 +155,11 @@ static void process_start(struct process *process, const char *script,
 		dup2(from[1], 1);
 		/* The order of its dictionaries. */
 		setenv("PYTHONHASHSEED", "0", 1);
-		execlp("python3", "python3", script, process->kind, size,
-		       (char *)NULL);
+		execl("/usr/bin/python3", "python3", script, process->kind,
+		      size, (char *)NULL);
 		fprintf(stderr,
-			"bench-store: cannot run python3: %s: install the "
+			"bench-store: cannot run /usr/bin/python3: %s: install "
+			"the "
 			"package python3\n",
 			strerror(errno));
 		_exit(127);

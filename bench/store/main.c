@@ -63,16 +63,21 @@ uint64_t next_random(uint64_t *state)
 	return (*state * 0x2545f4914f6cdd1dull) >> 16;
 }
 
-/* All of one corpus; the clock must not pass @deadline by more than a round. */
+/*
+ * All of one corpus, or one row of it; the clock must not pass @deadline by
+ * more than a round.
+ */
 static void measure(struct result *result, const struct plan *plan,
-		    double deadline)
+		    const char *only, double deadline)
 {
 	struct corpus *corpus = result->corpus;
 	struct bench *bench;
 	unsigned int round;
 
-	density_measure(corpus, corpus->pages, &result->whole);
-	density_measure(corpus, 8 * MIB / PAGE, &result->small);
+	if (!only) {
+		density_measure(corpus, corpus->pages, &result->whole);
+		density_measure(corpus, 8 * MIB / PAGE, &result->small);
+	}
 	/* What malloc() kept of that must not look like memory of the next. */
 	malloc_trim(0);
 	bench = bench_create(corpus);
@@ -84,8 +89,10 @@ static void measure(struct result *result, const struct plan *plan,
 		progress("corpus '%s': round %u of %u", corpus->name, round + 1,
 			 plan->rounds);
 		for (unsigned int i = 0; i < ROWS; i++)
-			result->measured[i] = bench_row(
-				bench, i, round, &result->sample[i][round]);
+			if (!only || !strcmp(only, row_key(i)))
+				result->measured[i] =
+					bench_row(bench, i, round,
+						  &result->sample[i][round]);
 	}
 	result->rounds = round;
 	bench_verify(bench);
@@ -105,6 +112,7 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "quick", no_argument, NULL, 'q' },
 		{ "json", required_argument, NULL, 'j' },
+		{ "row", required_argument, NULL, 'r' },
 		{ "script", required_argument, NULL, 's' },
 		{ "commit", required_argument, NULL, 'c' },
 		{ 0 },
@@ -112,7 +120,7 @@ int main(int argc, char **argv)
 	struct run_facts facts = { .commit = "unknown" };
 	static struct result results[2];
 	struct corpus corpora[2] = { 0 };
-	const char *json = NULL, *script = NULL;
+	const char *json = NULL, *script = NULL, *only = NULL;
 	const struct plan *plan;
 	int option;
 
@@ -121,6 +129,8 @@ int main(int argc, char **argv)
 			facts.quick = true;
 		else if (option == 'j')
 			json = optarg;
+		else if (option == 'r')
+			only = optarg;
 		else if (option == 's')
 			script = optarg;
 		else if (option == 'c')
@@ -138,7 +148,8 @@ int main(int argc, char **argv)
 		else
 			corpus_processes(&corpora[i], script, plan->anon);
 		results[i].corpus = &corpora[i];
-		measure(&results[i], plan, start + plan->seconds * (i + 1) / 2);
+		measure(&results[i], plan, only,
+			start + plan->seconds * (i + 1) / 2);
 		corpus_free(&corpora[i]);
 	}
 	facts.seconds = now_s() - start;

@@ -41,8 +41,13 @@
 #define RING 32u
 /* More than one core can have of any cache that is sold. */
 #define EVICT_BYTES (64u << 20)
-/* As the QEMU device calls tmem_step(). */
+/*
+ * The QEMU device calls tmem_step() 10 ms after the first op of a quiet time,
+ * and again until nothing is left: here after as many pages as one compresses
+ * in that time.
+ */
 #define STEP_PAGES 256u
+#define STEP_EVERY 1024u
 
 struct chunk {
 	char *data;
@@ -57,6 +62,11 @@ struct worker {
 	char *ring;
 };
 
+struct spent {
+	double cpu_s; /* of the calling thread */
+	double wall_s;
+};
+
 struct bench {
 	struct corpus *corpus;
 	uint32_t pages;
@@ -69,7 +79,9 @@ struct bench {
 	/* The present pass: keys, and what is put there or found there. */
 	uint32_t *key, *source;
 	struct chunk *visit; /* chunk[source[i]] */
-	unsigned int run;
+	unsigned int run, threads;
+	/* Within the present slice: not the store's time. */
+	struct spent background;
 	struct worker worker[THREADS];
 	char *evict;
 	uint64_t random;
@@ -120,6 +132,14 @@ static void lz4_get(struct bench *bench, struct worker *worker, uint32_t from,
 	}
 }
 
+static double cpu_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
 /* One op over a run of keys; all its pages must be there. */
 static void submit(struct worker *worker, struct tmem_tenant *tenant,
 		   enum tmem_verb verb, uint64_t index, struct iovec *iov,
@@ -144,6 +164,17 @@ static void submit(struct worker *worker, struct tmem_tenant *tenant,
 		    run - (unsigned int)op.done, run, error);
 }
 
+/* What the store left for later, as the device would do it about now. */
+static void background(struct bench *bench, unsigned int enough)
+{
+	double cpu = cpu_s(), wall = now_s();
+
+	while (tmem_step(bench->store, STEP_PAGES) >= enough)
+		;
+	bench->background.cpu_s += cpu_s() - cpu;
+	bench->background.wall_s += now_s() - wall;
+}
+
 static void tmem_put(struct bench *bench, struct worker *worker, uint32_t from,
 		     uint32_t to)
 {
@@ -158,6 +189,8 @@ static void tmem_put(struct bench *bench, struct worker *worker, uint32_t from,
 		}
 		submit(worker, bench->tenant, TMEM_PUT, bench->key[i], iov,
 		       run);
+		if (bench->threads == 1 && (i + run) % STEP_EVERY == 0)
+			background(bench, STEP_PAGES);
 	}
 }
 
@@ -224,28 +257,10 @@ static void note_held(struct bench *bench)
 
 /* ------------------------------------------------------------------- turns */
 
-static double cpu_s(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
-
 static void evict_caches(struct bench *bench)
 {
 	for (size_t i = 0; i < EVICT_BYTES; i += 64)
 		bench->evict[i]++;
-}
-
-/* CPU time of what the store left for later. */
-static double background(struct bench *bench)
-{
-	double start = cpu_s();
-
-	while (tmem_step(bench->store, STEP_PAGES))
-		;
-	return cpu_s() - start;
 }
 
 struct share {
@@ -263,12 +278,10 @@ static void *share_run(void *opaque)
 	return NULL;
 }
 
-struct spent {
-	double cpu_s; /* of the calling thread */
-	double wall_s;
-};
-
-/* Adds what a slice takes, done by one thread or by two, each one half. */
+/*
+ * Adds what a slice takes, done by one thread or by two, each one half.  Work
+ * in the background is left out; it stays in bench->background.
+ */
 static void timed(struct bench *bench, side_fn *side, unsigned int slice,
 		  unsigned int threads, struct spent *spent)
 {
@@ -276,9 +289,11 @@ static void timed(struct bench *bench, side_fn *side, unsigned int slice,
 	uint32_t middle = threads == 1 ? from + pages : from + pages / 2;
 	struct share other = { bench, &bench->worker[1], side, middle,
 			       from + pages };
+	struct spent before = bench->background;
 	pthread_t thread;
 	double cpu, wall;
 
+	bench->threads = threads;
 	evict_caches(bench);
 	wall = now_s();
 	cpu = cpu_s();
@@ -289,6 +304,8 @@ static void timed(struct bench *bench, side_fn *side, unsigned int slice,
 		pthread_join(thread, NULL);
 	spent->cpu_s += cpu_s() - cpu;
 	spent->wall_s += now_s() - wall;
+	spent->cpu_s -= bench->background.cpu_s - before.cpu_s;
+	spent->wall_s -= bench->background.wall_s - before.wall_s;
 }
 
 /*
@@ -300,7 +317,6 @@ static void take_turns(struct bench *bench, side_fn *tmem, side_fn *lz4,
 		       unsigned int round, struct sample *sample)
 {
 	struct spent of_tmem = { 0 }, of_lz4 = { 0 };
-	double background_s = 0;
 
 	for (unsigned int i = 0; i < 2 * SLICES; i++) {
 		unsigned int slice = i / 2;
@@ -310,14 +326,14 @@ static void take_turns(struct bench *bench, side_fn *tmem, side_fn *lz4,
 			timed(bench, lz4, slice, 1, &of_lz4);
 		} else {
 			timed(bench, tmem, slice, 1, &of_tmem);
-			background_s += background(bench);
 		}
 	}
+	background(bench, 1);
 	sample->tmem_us = of_tmem.cpu_s / bench->pages * 1e6;
 	sample->lz4_us = of_lz4.cpu_s / bench->pages * 1e6;
 	sample->ratio = of_tmem.cpu_s / of_lz4.cpu_s;
 	sample->wall_ratio = of_tmem.wall_s / of_lz4.wall_s;
-	sample->background = background_s / of_tmem.cpu_s;
+	sample->background = bench->background.cpu_s / of_tmem.cpu_s;
 }
 
 /*
@@ -331,25 +347,26 @@ static void take_turns_threads(struct bench *bench, side_fn *tmem, side_fn *lz4,
 	unsigned int half = SLICES / 2, first = round % 2 * half;
 	unsigned int second = half - first;
 	struct spent of_tmem[2] = { 0 }, of_lz4[2] = { 0 };
-	double half_pages = bench->pages / 2, background_s = 0;
+	double half_pages = bench->pages / 2;
 
 	for (unsigned int i = 0; i < half; i++) {
 		unsigned int far = (i + half / 2) % half;
 
 		timed(bench, lz4, first + i, 1, &of_lz4[0]);
 		timed(bench, tmem, second + i, 1, &of_tmem[0]);
-		background_s += background(bench);
+		background(bench, STEP_PAGES);
 		timed(bench, lz4, second + far, 2, &of_lz4[1]);
 		timed(bench, tmem, first + far, 2, &of_tmem[1]);
-		background_s += background(bench);
+		background(bench, STEP_PAGES);
 	}
+	background(bench, 1);
 	sample->tmem_us = of_tmem[1].wall_s / half_pages * 1e6;
 	sample->lz4_us = of_lz4[1].wall_s / half_pages * 1e6;
 	sample->ratio = (of_tmem[0].wall_s / of_tmem[1].wall_s) /
 			(of_lz4[0].wall_s / of_lz4[1].wall_s);
 	sample->wall_ratio = sample->ratio;
-	sample->background =
-		background_s / (of_tmem[0].wall_s + of_tmem[1].wall_s);
+	sample->background = bench->background.cpu_s /
+			     (of_tmem[0].wall_s + of_tmem[1].wall_s);
 }
 
 /* ------------------------------------------------------------------- store */
@@ -426,6 +443,7 @@ static void fill(struct bench *bench)
 
 	order_keys(bench, 1, false);
 	order_sources(bench);
+	bench->threads = 1;
 	tmem_put(bench, &bench->worker[0], 0, bench->pages);
 	note_held(bench);
 	tmem_tenant_stats(bench->tenant, &stats);
@@ -526,6 +544,7 @@ bool bench_row(struct bench *bench, enum row_id id, unsigned int round,
 	if (row->threads > 1 && !has_cpus(row->threads))
 		return false;
 	bench->tenant = bench->full;
+	bench->background = (struct spent){ 0 };
 	if (row->grow)
 		bench->tenant =
 			tenant_open(bench->store, "growing", bench->pages);
@@ -591,8 +610,6 @@ static void density_ratios(struct tmem_store *store, double before,
 {
 	struct tmem_stats stats;
 
-	while (tmem_step(store, STEP_PAGES))
-		;
 	tmem_store_stats(store, &stats);
 	*library = (double)stats.held_bytes / stats.stored_bytes;
 	*kernel = (kernel_bytes() - before) / stats.stored_bytes;
@@ -618,6 +635,8 @@ void density_measure(struct corpus *corpus, uint32_t pages,
 
 		submit(&worker, tenant, TMEM_PUT, i, &iov, 1);
 	}
+	while (tmem_step(store, STEP_PAGES))
+		;
 	density_ratios(store, before, &density->full_library,
 		       &density->full_kernel);
 	for (uint32_t i = 0; i < 3 * pages; i++) {
@@ -626,11 +645,14 @@ void density_measure(struct corpus *corpus, uint32_t pages,
 
 		submit(&worker, tenant, TMEM_PUT, next_random(&random) % pages,
 		       &iov, 1);
-		/* As often as an idle moment comes: some 20 ms. */
-		if (i % 4096 == 0)
-			while (tmem_step(store, STEP_PAGES))
+		if (i % STEP_EVERY == 0)
+			while (tmem_step(store, STEP_PAGES) >= STEP_PAGES)
 				;
 	}
+	density_ratios(store, before, &density->busy_library,
+		       &density->busy_kernel);
+	while (tmem_step(store, STEP_PAGES))
+		;
 	density_ratios(store, before, &density->churned_library,
 		       &density->churned_kernel);
 	tmem_ctx_destroy(worker.ctx);

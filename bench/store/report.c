@@ -37,6 +37,11 @@ static const struct {
 			    "get by 2 threads, runs of 16, one object", true },
 };
 
+const char *row_key(enum row_id row)
+{
+	return rows[row].key;
+}
+
 static int compare(const void *a, const void *b)
 {
 	double x = *(const double *)a, y = *(const double *)b;
@@ -110,10 +115,12 @@ static void cpu_model(char *value, size_t size)
 
 static void print_density(const char *what, const struct density *density)
 {
-	printf("  held / compressed, %5.0f MiB %-13s %5.3f after fill, %5.3f "
-	       "after 3N overwrites (kernel: %5.3f, %5.3f)\n",
+	printf("  held / compressed, %3.0f MiB %-13s %6.3f after fill, %.3f "
+	       "while overwritten, %.3f after 3N overwrites (kernel: %.3f, "
+	       "%.3f, %.3f)\n",
 	       density->pages * (PAGE / MIB), what, density->full_library,
-	       density->churned_library, density->full_kernel,
+	       density->busy_library, density->churned_library,
+	       density->full_kernel, density->busy_kernel,
 	       density->churned_kernel);
 }
 
@@ -135,7 +142,8 @@ static void print_result(const struct result *result)
 		struct quartiles ratio;
 
 		if (!result->measured[i]) {
-			printf("  %-42s not measured: one CPU\n", rows[i].what);
+			printf("  %-42s not measured%s\n", rows[i].what,
+			       rows[i].scaling ? ": needs two CPUs" : "");
 			continue;
 		}
 		ratio = OF_ROUNDS(result, i, ratio);
@@ -147,6 +155,8 @@ static void print_result(const struct result *result)
 		       100 * OF_ROUNDS(result, i, background).median,
 		       rows[i].scaling ? "  *" : "");
 	}
+	if (!result->whole.pages)
+		return;
 	print_density("(all)", &result->whole);
 	print_density("(a small VM)", &result->small);
 }
@@ -234,10 +244,11 @@ static void json_density(FILE *file, const char *key,
 {
 	fprintf(file,
 		"      \"%s\": {\"pages\": %u, \"full\": %.4f, "
-		"\"full_kernel\": %.4f, \"churned\": %.4f, \"churned_kernel\": "
-		"%.4f}",
+		"\"full_kernel\": %.4f, \"busy\": %.4f, \"busy_kernel\": %.4f, "
+		"\"churned\": %.4f, \"churned_kernel\": %.4f}",
 		key, density->pages, density->full_library,
-		density->full_kernel, density->churned_library,
+		density->full_kernel, density->busy_library,
+		density->busy_kernel, density->churned_library,
 		density->churned_kernel);
 }
 
@@ -263,10 +274,13 @@ static void json_result(FILE *file, const struct result *result)
 		json_row(file, result, i);
 		separator = ",\n";
 	}
-	fprintf(file, "\n      },\n");
-	json_density(file, "density", &result->whole);
-	fprintf(file, ",\n");
-	json_density(file, "density_8_mib", &result->small);
+	fprintf(file, "\n      }");
+	if (result->whole.pages) {
+		fprintf(file, ",\n");
+		json_density(file, "density", &result->whole);
+		fprintf(file, ",\n");
+		json_density(file, "density_8_mib", &result->small);
+	}
 	fprintf(file, "\n    }");
 }
 
