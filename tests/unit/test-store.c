@@ -343,6 +343,41 @@ static void memory_goes_back(void **state)
 	fixture_close(&f);
 }
 
+/* What overwriting frees it needs again: it is not given back in between. */
+static void overwriting_keeps_its_memory(void **state)
+{
+	struct tmem_stats stats;
+	struct fixture f;
+	long before = 0;
+
+	fixture_open(&f, 64 * MIB, 32 * MIB);
+	pool_open(&f, 0, P);
+	f.memory.only_fallocate = true; /* calls are of fallocate() alone */
+	for (uint64_t round = 0; round < 40; round++) {
+		for (uint64_t i = 0; i < 1000; i++)
+			assert_int_equal(put(&f, 0, 1, i,
+					     4 * (1000 * round + i) + 1 +
+						     round % 2),
+					 TMEM_PAGE_OK);
+		while (tmem_step(f.store, 256) >= 256)
+			;
+		if (round == 9)
+			before = atomic_load(&f.memory.calls);
+	}
+	/*
+	 * A round takes some 100 spans: 15 by fallocate(), for holes that are
+	 * too short; more than 40 if all that is idle goes back.
+	 */
+	assert_true(atomic_load(&f.memory.calls) - before < 30 * 25);
+	/* Quiet, the store has soon what it needs and no more. */
+	for (unsigned int i = 0; i < 30; i++)
+		tmem_step(f.store, 256);
+	assert_int_equal(tmem_step(f.store, 256), 0);
+	tmem_tenant_stats(f.tenant, &stats);
+	assert_true(stats.held_bytes < stats.stored_bytes * 11 / 10 + MIB);
+	fixture_close(&f);
+}
+
 static void ephemeral_evicts_the_oldest(void **state)
 {
 	struct tmem_stats stats;
@@ -623,6 +658,7 @@ int main(void)
 		cmocka_unit_test(limits_are_checked),
 		cmocka_unit_test(lowered_limit_loses_nothing),
 		cmocka_unit_test(memory_goes_back),
+		cmocka_unit_test(overwriting_keeps_its_memory),
 		cmocka_unit_test(ephemeral_evicts_the_oldest),
 		cmocka_unit_test(exclusive_get),
 		cmocka_unit_test(exclusive_gets_do_not_mix),
