@@ -73,6 +73,7 @@ static void measure(struct result *result, const struct plan *plan,
 	struct corpus *corpus = result->corpus;
 	struct bench *bench;
 	unsigned int round;
+	double said = 0;
 
 	if (!only) {
 		density_measure(corpus, corpus->pages, &result->whole);
@@ -86,13 +87,18 @@ static void measure(struct result *result, const struct plan *plan,
 	for (round = 0; round < plan->rounds; round++) {
 		if (round >= plan->min_rounds && now_s() > deadline)
 			break;
-		progress("corpus '%s': round %u of %u", corpus->name, round + 1,
-			 plan->rounds);
-		for (unsigned int i = 0; i < ROWS; i++)
-			if (!only || !strcmp(only, row_key(i)))
-				result->measured[i] =
-					bench_row(bench, i, round,
-						  &result->sample[i][round]);
+		for (unsigned int i = 0; i < ROWS; i++) {
+			if (only && strcmp(only, row_key(i)))
+				continue;
+			if (now_s() - said > 4) {
+				progress("corpus '%s': round %u of %u, %s",
+					 corpus->name, round + 1, plan->rounds,
+					 row_key(i));
+				said = now_s();
+			}
+			result->measured[i] = bench_row(
+				bench, i, round, &result->sample[i][round]);
+		}
 	}
 	result->rounds = round;
 	bench_verify(bench);
