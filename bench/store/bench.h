@@ -76,7 +76,8 @@ struct sample {
 	 * speed-up by the second one over bare LZ4's.
 	 */
 	double ratio;
-	double wall_ratio; /* the same by the wall clock */
+	double wall_ratio;  /* the same by the wall clock */
+	double lz4_speedup; /* by the second thread; 1 where there is none */
 	/* CPU time of tmem_step() in between over the store's time. */
 	double background;
 };
@@ -132,6 +133,8 @@ struct run_facts {
 const char *row_key(enum row_id row);
 /* Quartiles of @count values, which are sorted. */
 struct quartiles quartiles(double *values, unsigned int count);
+/* Two threads on a machine that is busy say nothing: not measured. */
+void drop_noise(struct result *result);
 void print_table(const struct run_facts *facts, const struct result *results,
 		 unsigned int count);
 /* Complete or not at all: an old file stays if the new one cannot be written.

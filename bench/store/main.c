@@ -101,6 +101,7 @@ static void measure(struct result *result, const struct plan *plan,
 		}
 	}
 	result->rounds = round;
+	drop_noise(result);
 	bench_verify(bench);
 	bench_destroy(bench);
 	malloc_trim(0);

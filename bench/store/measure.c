@@ -333,6 +333,7 @@ static void take_turns(struct bench *bench, side_fn *tmem, side_fn *lz4,
 	sample->lz4_us = of_lz4.cpu_s / bench->pages * 1e6;
 	sample->ratio = of_tmem.cpu_s / of_lz4.cpu_s;
 	sample->wall_ratio = of_tmem.wall_s / of_lz4.wall_s;
+	sample->lz4_speedup = 1;
 	sample->background = bench->background.cpu_s / of_tmem.cpu_s;
 }
 
@@ -365,6 +366,7 @@ static void take_turns_threads(struct bench *bench, side_fn *tmem, side_fn *lz4,
 	sample->ratio = (of_tmem[0].wall_s / of_tmem[1].wall_s) /
 			(of_lz4[0].wall_s / of_lz4[1].wall_s);
 	sample->wall_ratio = sample->ratio;
+	sample->lz4_speedup = of_lz4[0].wall_s / of_lz4[1].wall_s;
 	sample->background = bench->background.cpu_s /
 			     (of_tmem[0].wall_s + of_tmem[1].wall_s);
 }

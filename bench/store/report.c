@@ -79,8 +79,19 @@ static struct quartiles of_rounds(const struct result *result, enum row_id id,
 	return quartiles(values, result->rounds);
 }
 
+/* Less than that, and LZ4's two threads had no two CPUs for themselves. */
+#define SPEEDUP_MIN 1.6
+
 #define OF_ROUNDS(result, id, member)                                          \
 	of_rounds(result, id, offsetof(struct sample, member))
+
+void drop_noise(struct result *result)
+{
+	for (unsigned int i = 0; i < ROWS; i++)
+		if (rows[i].scaling && result->measured[i] &&
+		    OF_ROUNDS(result, i, lz4_speedup).median < SPEEDUP_MIN)
+			result->measured[i] = false;
+}
 
 /* ----------------------------------------------------------------- machine */
 
@@ -143,7 +154,7 @@ static void print_result(const struct result *result)
 
 		if (!result->measured[i]) {
 			printf("  %-42s not measured%s\n", rows[i].what,
-			       rows[i].scaling ? ": needs two CPUs" : "");
+			       rows[i].scaling ? ": needs two idle CPUs" : "");
 			continue;
 		}
 		ratio = OF_ROUNDS(result, i, ratio);
@@ -209,13 +220,16 @@ static void json_machine(FILE *file)
 {
 	char cpu[128], memory[64];
 	struct utsname name;
+	double load = 0;
 
 	cpu_model(cpu, sizeof(cpu));
 	proc_value("/proc/meminfo", "MemTotal", memory, sizeof(memory));
 	uname(&name);
+	getloadavg(&load, 1);
 	fprintf(file, "  \"machine\": {");
 	json_string(file, "cpu", cpu);
-	fprintf(file, ", \"cpus\": %ld, ", sysconf(_SC_NPROCESSORS_ONLN));
+	fprintf(file, ", \"cpus\": %ld, \"load\": %.1f, ",
+		sysconf(_SC_NPROCESSORS_ONLN), load);
 	json_string(file, "memory", memory);
 	fprintf(file, ", ");
 	json_string(file, "kernel", name.release);
