@@ -79,18 +79,28 @@ static struct quartiles of_rounds(const struct result *result, enum row_id id,
 	return quartiles(values, result->rounds);
 }
 
-/* Less than that, and LZ4's two threads had no two CPUs for themselves. */
+/*
+ * Where LZ4, which shares nothing, gains less than that by a second thread it
+ * had no two CPUs for itself; where it gains more, one thread had less than
+ * one.
+ */
 #define SPEEDUP_MIN 1.6
+#define SPEEDUP_MAX 2.2
 
 #define OF_ROUNDS(result, id, member)                                          \
 	of_rounds(result, id, offsetof(struct sample, member))
 
 void drop_noise(struct result *result)
 {
-	for (unsigned int i = 0; i < ROWS; i++)
-		if (rows[i].scaling && result->measured[i] &&
-		    OF_ROUNDS(result, i, lz4_speedup).median < SPEEDUP_MIN)
+	for (unsigned int i = 0; i < ROWS; i++) {
+		struct quartiles lz4;
+
+		if (!rows[i].scaling || !result->measured[i])
+			continue;
+		lz4 = OF_ROUNDS(result, i, lz4_speedup);
+		if (lz4.q1 < SPEEDUP_MIN || lz4.q3 > SPEEDUP_MAX)
 			result->measured[i] = false;
+	}
 }
 
 /* ----------------------------------------------------------------- machine */
