@@ -12,6 +12,9 @@ help:
 	@echo "make check-fresh    both README commands in a Debian that has git and make only"
 	@echo "make soak           ISSUE=2 HOURS=n: the same tests for hours"
 	@echo "make bench-swap     swap on virtio-tmem, virtio-blk in RAM, zram: one guest, one run"
+	@echo "make check-tools    the benchmarks run; claims are judged as they should be"
+	@echo "make bench-store    libtmem against bare LZ4: 2 minutes, a table and JSON"
+	@echo "make verify-claims  what was measured against docs/claims.toml"
 	@echo "make qemu           QEMU with the device; prints where the binary is"
 	@echo "make modules        the guest driver for Debian's 5.10, 6.1 and 6.12"
 	@echo "make dkms           the guest driver's sources as a tarball for dkms"
@@ -22,7 +25,7 @@ demo:
 check:
 	@scripts/install-packages build
 	@tests/run
-check-setup check-unit check-model check-asan check-tsan check-qtest check-modules:
+check-setup check-unit check-model check-asan check-tsan check-qtest check-modules check-tools:
 	@scripts/install-packages build
 	@tests/run $(@:check-%=%)
 check-guest:
@@ -35,6 +38,10 @@ soak:
 	@scripts/soak "$(ISSUE)" "$(HOURS)"
 bench-swap:
 	@bench/bench-swap $(ARGS)
+bench-store:
+	@scripts/bench-store
+verify-claims:
+	@scripts/verify-claims
 qemu:
 	@scripts/build-qemu
 modules:
@@ -45,5 +52,5 @@ clean:
 	@scripts/clean
 
 .PHONY: help demo check check-setup check-unit check-model check-asan check-tsan \
-	check-qtest check-modules check-guest check-mutants check-fresh soak \
-	bench-swap qemu modules dkms clean
+	check-qtest check-modules check-tools check-guest check-mutants check-fresh \
+	soak bench-swap bench-store verify-claims qemu modules dkms clean
