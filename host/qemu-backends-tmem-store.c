@@ -107,6 +107,13 @@ static void tmem_store_complete(UserCreatable *uc, Error **errp)
     }
     if (!s->has_reserved) {
         s->limits.persistent_reserved = tmem_reservation_fit(s->size);
+        if (!s->limits.persistent_reserved) {
+            error_setg(errp, "tmem-store '%s': %s=%" PRIu64 " has no room for "
+                       "a page: give at least %" PRIu64, tmem_store_id(s),
+                       TMEM_STORE_SIZE_PROP, s->size,
+                       tmem_reservation_cost(1));
+            return;
+        }
     }
     if (!tmem_store_check_fit(s, s->size, s->limits.persistent_reserved, 1,
                               errp)) {
