@@ -4,8 +4,11 @@
  * while it waits.  Here it does: the memory hook plays the other threads, at
  * the same place in every run.
  */
+#include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include "store-fixture.h"
 
 #define P TMEM_POOL_PERSISTENT
@@ -108,43 +111,80 @@ static void overwrites_do_not_refuse_one_another(void **state)
 
 /* -------------------------------------------- guest memory that faults in */
 
-/* Pages that fault; the handler plays what happens in the meantime. */
-static char *guest;
-static void (*meanwhile)(struct fixture *f, unsigned int page);
-static struct fixture *faulting;
+/*
+ * An op of 3 pages of object 1, in a thread of its own, in which each page
+ * faults until the main thread lets it go on.
+ */
+static struct {
+	struct fixture *f;
+	uint16_t verb;
+	char *guest;
+	sem_t waits, goes_on;
+	int page; /* that faults; -1: the op is over */
+	int error;
+} slow;
 
 static void on_fault(int signal, siginfo_t *info, void *context)
 {
-	size_t at = (char *)info->si_addr - guest;
-	unsigned int page = at / PAGE;
+	size_t at = (char *)info->si_addr - slow.guest;
 
-	/* The op runs in this thread and holds nothing: see tmem.h, 6. */
-	if (at >= 3 * PAGE ||
-	    mprotect(guest + page * PAGE, PAGE, PROT_READ | PROT_WRITE))
+	if (at >= 3 * PAGE)
 		abort();
-	make_page(guest + page * PAGE, page + 1, PAGE);
-	meanwhile(faulting, page);
+	slow.page = at / PAGE;
+	sem_post(&slow.waits);
+	while (sem_wait(&slow.goes_on))
+		;
 }
 
-/* A put or get of 3 pages of object 1, each of which faults. */
+static void *slow_op(void *arg)
+{
+	struct tmem_page page[3];
+
+	slow.error = run(slow.f, slow.f->ctx, slow.verb, 0, 1, 0, 3, slow.guest,
+			 page, NULL);
+	slow.page = -1;
+	sem_post(&slow.waits);
+	return NULL;
+}
+
+/* Runs @what while the op waits for each of the pages that it touches. */
 static void run_faulting(struct fixture *f, uint16_t verb,
 			 void (*what)(struct fixture *f, unsigned int page))
 {
 	const struct sigaction action = { .sa_sigaction = on_fault,
-					  .sa_flags = SA_SIGINFO | SA_NODEFER };
-	struct tmem_page page[3];
+					  .sa_flags = SA_SIGINFO };
 	struct sigaction old;
+	pthread_t thread;
 
-	guest = mmap(NULL, 3 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-		     0);
-	assert_true(guest != MAP_FAILED);
-	faulting = f;
-	meanwhile = what;
+	slow.f = f;
+	slow.verb = verb;
+	slow.guest = mmap(NULL, 3 * PAGE, PROT_NONE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_true(slow.guest != MAP_FAILED);
+	sem_init(&slow.waits, 0, 0);
+	sem_init(&slow.goes_on, 0, 0);
 	assert_int_equal(sigaction(SIGSEGV, &action, &old), 0);
-	assert_int_equal(run(f, f->ctx, verb, 0, 1, 0, 3, guest, page, NULL),
-			 0);
+	assert_int_equal(pthread_create(&thread, NULL, slow_op, NULL), 0);
+	alarm(60); /* a lock that is held: die, do not hang */
+	for (;;) {
+		char *page;
+
+		while (sem_wait(&slow.waits))
+			;
+		if (slow.page < 0)
+			break;
+		page = slow.guest + slow.page * PAGE;
+		what(f, slow.page);
+		assert_int_equal(mprotect(page, PAGE, PROT_READ | PROT_WRITE),
+				 0);
+		make_page(page, slow.page + 1, PAGE);
+		sem_post(&slow.goes_on);
+	}
+	alarm(0);
+	pthread_join(thread, NULL);
+	assert_int_equal(slow.error, 0);
 	sigaction(SIGSEGV, &old, NULL);
-	munmap(guest, 3 * PAGE);
+	munmap(slow.guest, 3 * PAGE);
 }
 
 static void flush_object_then_check(struct fixture *f, unsigned int page)
