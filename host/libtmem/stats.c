@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What stores, tenants and pools hold: statistics, and the walk that compares
+ * them with what is there
+ */
+#include <stdio.h>
+
+#include "internal.h"
+
+/* ------------------------------------------------------------------ stats */
+
+static void stats_add(struct tmem_stats *stats, struct pool_counters *count,
+		      const struct tmem_pool *pool)
+{
+	if (pool) {
+		uint64_t pages = atomic_load(&count->pages);
+
+		if (pool->arena->persistent) {
+			stats->persistent_pages += pages;
+			stats->persistent_raw_bytes += pages * pool->page_size;
+		} else {
+			stats->ephemeral_pages += pages;
+			stats->ephemeral_raw_bytes += pages * pool->page_size;
+		}
+		stats->stored_bytes += atomic_load(&count->stored_bytes);
+		stats->same_filled_pages += atomic_load(&count->same_filled);
+		stats->raw_pages += atomic_load(&count->raw);
+	}
+	stats->puts += atomic_load(&count->puts);
+	stats->puts_refused_limit += atomic_load(&count->refused_limit);
+	stats->puts_refused_memory += atomic_load(&count->refused_memory);
+	stats->puts_refused_headroom += atomic_load(&count->refused_headroom);
+	stats->gets += atomic_load(&count->gets);
+	stats->misses += atomic_load(&count->misses);
+	stats->io_errors += atomic_load(&count->io_errors);
+	stats->flushes += atomic_load(&count->flushes);
+	stats->evictions += atomic_load(&count->evictions);
+}
+
+static void tenant_stats_add(struct tmem_tenant *tenant,
+			     struct tmem_stats *stats)
+{
+	pthread_mutex_lock(&tenant->lock);
+	stats_add(stats, &tenant->past, NULL);
+	for (uint32_t id = 0; id < TMEM_MAX_POOLS; id++)
+		if (tenant->pool[id])
+			stats_add(stats, &tenant->pool[id]->count,
+				  tenant->pool[id]);
+	pthread_mutex_unlock(&tenant->lock);
+	stats->held_bytes += tenant_held(tenant);
+}
+
+void tmem_tenant_stats(struct tmem_tenant *tenant, struct tmem_stats *stats)
+{
+	memset(stats, 0, sizeof(*stats));
+	tenant_stats_add(tenant, stats);
+	stats->held_peak_bytes = atomic_load(&tenant->store->held_peak);
+	stats->draining_pages = atomic_load(&tenant->store->draining_pages);
+}
+
+void tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats)
+{
+	memset(stats, 0, sizeof(*stats));
+	pthread_rwlock_rdlock(&store->tenants_lock);
+	for (struct list *l = store->tenants.next; l != &store->tenants;
+	     l = l->next)
+		tenant_stats_add(container_of(l, struct tmem_tenant, link),
+				 stats);
+	pthread_rwlock_unlock(&store->tenants_lock);
+	stats->held_bytes += sizeof(*store);
+	stats->held_peak_bytes = atomic_load(&store->held_peak);
+	stats->draining_pages = atomic_load(&store->draining_pages);
+}
+
+int tmem_pool_stats(struct tmem_tenant *tenant, uint32_t id,
+		    struct tmem_stats *stats)
+{
+	struct tmem_pool *pool = pool_get(tenant, id);
+
+	if (!pool)
+		return -ENOENT;
+	memset(stats, 0, sizeof(*stats));
+	stats_add(stats, &pool->count, pool);
+	stats->held_bytes = stats->stored_bytes;
+	pool_put(pool);
+	return 0;
+}
+
+/* ------------------------------------------------------------------ check */
+
+static int tenant_check(struct tmem_tenant *tenant, char *message, size_t size)
+{
+	uint64_t raw[2] = { 0, 0 };
+	int error = 0;
+
+	pthread_mutex_lock(&tenant->lock);
+	for (uint32_t id = 0; id < TMEM_MAX_POOLS && !error; id++) {
+		struct tmem_pool *pool = tenant->pool[id];
+
+		if (!pool)
+			continue;
+		error = index_check(pool, message, size);
+		raw[pool->arena->persistent] +=
+			atomic_load(&pool->count.pages) * pool->page_size;
+	}
+	/* A pool that is about to end still counts, and is not to be found. */
+	if (!error && !tenant->ending &&
+	    (raw[1] != atomic_load(&tenant->persistent_raw) ||
+	     raw[0] != atomic_load(&tenant->ephemeral_raw))) {
+		snprintf(message, size, "tenant: %ju + %ju raw bytes found, %ju + %ju counted",
+			 (uintmax_t)raw[1], (uintmax_t)raw[0],
+			 (uintmax_t)atomic_load(&tenant->persistent_raw),
+			 (uintmax_t)atomic_load(&tenant->ephemeral_raw));
+		error = -EUCLEAN;
+	}
+	if (!error)
+		error = arena_check(&tenant->persistent, message, size);
+	if (!error)
+		error = arena_check(&tenant->ephemeral, message, size);
+	pthread_mutex_unlock(&tenant->lock);
+	return error;
+}
+
+int tmem_check(struct tmem_store *store, char *message, size_t size)
+{
+	int error = 0;
+
+	/*
+	 * Ops, which may drain while they hold quiesce, then steps and drains
+	 * of others, which change structures under tenants_lock alone.  Pools
+	 * come and go, and gets pin objects, under the locks of these.
+	 */
+	pthread_rwlock_wrlock(&store->quiesce);
+	pthread_rwlock_wrlock(&store->tenants_lock);
+	for (struct list *l = store->tenants.next;
+	     l != &store->tenants && !error; l = l->next)
+		error = tenant_check(container_of(l, struct tmem_tenant, link),
+				     message, size);
+	pthread_rwlock_unlock(&store->tenants_lock);
+	pthread_rwlock_unlock(&store->quiesce);
+	return error;
+}
