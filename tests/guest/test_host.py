@@ -68,6 +68,41 @@ def test_cgroup_flood(kernel):
         cgroup.remove()
 
 
+def damage(vm):
+    """Overwrites whatever the store holds of persistent pages."""
+    folder = f"/proc/{vm.process.pid}/fd"
+    for fd in os.listdir(folder):
+        if not os.readlink(f"{folder}/{fd}").startswith("/memfd:tmem-persistent"):
+            continue
+        with open(f"{folder}/{fd}", "r+b", buffering=0) as file:
+            end = 0
+            while True:
+                try:
+                    start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+                except OSError:
+                    return
+                end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+                os.pwrite(file.fileno(), b"\xff" * (end - start), start)
+
+
+@on("6.1")
+def test_damaged_pages(kernel):
+    """What the host holds and cannot read is an error, never other data."""
+    with guest(kernel, reserved=64) as vm:
+        # Text that LZ4 shortens: a page that it does not has nothing to decode.
+        text = "seq 100000 999999"
+        write = f"{text} | dd of=/dev/tmem0 bs=400k count=1 iflag=fullblock oflag=direct"
+        read = "rm -f /tmp/read; dd if=/dev/tmem0 bs=400k count=1 iflag=direct of=/tmp/read"
+        same = f"{text} | cmp -n 409600 - /tmp/read"
+        vm.run(f"{write} && {read} && {same}")
+        damage(vm)
+        status, out = vm.run(read, check=False)
+        assert status and "Input/output error" in out, out
+        equal(vm.run("stat -c %s /tmp/read").strip(), "0", "bytes read")
+        assert vm.swap_stats()["lost"] >= 100, vm.swap_stats()
+        vm.run(f"{write} && {read} && {same}")
+
+
 @on("6.1")
 def test_failing_fallocate(kernel):
     """Every second growth of the store's memory fails: puts are refused."""

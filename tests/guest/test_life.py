@@ -106,7 +106,7 @@ def test_suspend(kernel):
         status, out = vm.run("echo disk >/sys/power/state", check=False)
         assert status and "busy" in out, f"hibernates with swap in the host: {out}"
         assert "no hibernation while the disk is open" in vm.run("swapoff /dev/tmem0; dmesg")
-        swap_in_cgroup(vm, "workset -m 80 -r 0")
+        swap_in_cgroup(vm, "workset -m 50 -r 1")
         vm.wait_for("swapping", lambda: vm.stats()["device"]["puts"] > 5000, 120)
         before = vm.stats()
         vm.run("(sleep 0.5; echo mem >/sys/power/state) >/dev/null 2>&1 &")

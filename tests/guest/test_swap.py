@@ -102,7 +102,21 @@ def test_refusal_of_the_whole_disk_is_reported(kernel):
         assert status != 0
         disk = vm.swap_stats()
         assert disk["refusals"] > 0, disk
+        read = "dd if=/dev/tmem0 of=/dev/null bs=4k iflag=direct"
         try:
-            vm.run("dd if=/dev/tmem0 of=/dev/null bs=4k iflag=direct", timeout=120)
+            vm.run(read, timeout=120)
         except VMError as error:
             raise AssertionError(f"absent slots cannot be read: {error}") from None
+        # A page that took its place is refused: the old one is gone as well.
+        vm.run("blkdiscard /dev/tmem0; yes tmem | dd of=/dev/tmem0 bs=64k count=1024"
+               " iflag=fullblock oflag=direct", timeout=120)
+        equal(vm.swap_stats()["present"], 16384, "slots written")
+        vm.run("dd if=/dev/urandom of=/dev/tmem0 bs=64k oflag=direct conv=noerror",
+               timeout=120, check=False)
+        vm.run(read, timeout=120)
+        disk = vm.swap_stats()
+        assert disk["present"] < 16384, disk
+        equal(disk["lost"], 0, "lost")
+        vm.run("blkdiscard /dev/tmem0")
+        vm.wait_for("a few discarded slots to be flushed",
+                    lambda: not vm.stats()["device"]["persistent-pages"], 10)
