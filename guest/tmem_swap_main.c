@@ -50,10 +50,10 @@ module_param(force, bool, 0444);
 MODULE_PARM_DESC(force,
 		 "Allow a disk that is larger than what the device promises to accept: writes may fail (default: no)");
 
-static bool sync = true;
+static bool sync;
 module_param(sync, bool, 0444);
 MODULE_PARM_DESC(sync,
-		 "1: one page or folio at a time, no readahead, as zram; 0: requests of many pages, readahead (default: 1)");
+		 "1: one page or folio at a time, no readahead, as zram; 0: requests of many pages, readahead (default: 0)");
 
 static int tmem_swap_major;
 static DEFINE_IDA(tmem_swap_ida);

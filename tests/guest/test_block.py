@@ -5,7 +5,7 @@ from lab import equal, field, guest, on
 
 def test_direct_io(kernel):
     """Random reads, writes, discards against a model; memory of any alignment."""
-    with guest(kernel, reserved=64, mem=160, smp=2) as vm:
+    with guest(kernel, reserved=64, mem=160, smp=2, append="tmem_swap.sync=1") as vm:
         out = vm.run("directio -d /dev/tmem0 -n 3000", timeout=300)
         assert "wrong 0" in out, out
         disk = vm.swap_stats()
@@ -15,7 +15,7 @@ def test_direct_io(kernel):
 
 def test_direct_io_async(kernel):
     """The same through plugged, merged requests."""
-    with guest(kernel, reserved=64, mem=160, smp=2, append="tmem_swap.sync=0") as vm:
+    with guest(kernel, reserved=64, mem=160, smp=2) as vm:
         out = vm.run("directio -d /dev/tmem0 -n 3000", timeout=300)
         assert "wrong 0" in out, out
 
@@ -25,7 +25,7 @@ def test_bounce_buffers(kernel):
     """Packed rings, and DMA through so few bounce buffers that mapping fails."""
     with guest(kernel, reserved=64, mem=192, smp=2,
                device="virtio-tmem-pci,store=store0,iommu_platform=on,packed=on",
-               append="swiotlb=512,force tmem_swap.sync=0") as vm:
+               append="swiotlb=512,force") as vm:
         out = vm.run("directio -d /dev/tmem0 -n 1000", timeout=300)
         assert "wrong 0" in out, out
         assert "swiotlb buffer is full" in vm.run("dmesg"), "no mapping failed"

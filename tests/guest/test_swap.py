@@ -6,8 +6,8 @@ from lab import VMError, equal, field, guest, on, swapped, workset
 
 
 def test_pressure(kernel):
-    """Twice the RAM, in order and at random, with rewrites."""
-    with guest(kernel) as vm:
+    """sync=1, a page at a time: twice the RAM, in order and at random, with rewrites."""
+    with guest(kernel, append="tmem_swap.sync=1") as vm:
         vm.run("swapon /dev/tmem0")
         workset(vm, 240, "-r 1")
         device, disk = swapped(vm, 20000)
@@ -21,7 +21,7 @@ def test_pressure(kernel):
 
 def test_pressure_async(kernel):
     """sync=0: requests of many pages, several CPUs."""
-    with guest(kernel, smp=2, append="tmem_swap.sync=0") as vm:
+    with guest(kernel, smp=2) as vm:
         vm.run("swapon /dev/tmem0")
         workset(vm, 240, "-r 1")
         _, disk = swapped(vm, 20000)
