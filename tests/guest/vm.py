@@ -109,8 +109,7 @@ class VM:
             "-cpu", "max" if self.accel == "tcg" else "host",
             "-m", str(self.mem), "-smp", str(self.smp),
             "-kernel", f"{image}/vmlinuz", "-initrd", f"{image}/initrd",
-            "-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on "
-                       "mitigations=off tsc=reliable net.ifnames=0 " + self.append,
+            "-append", self.kernel_options(),
             "-serial", f"file:{self.dir}/console",
             "-qmp", f"unix:{self.dir}/qmp,server=on,wait=off",
             "-device", "virtio-serial-pci",
@@ -129,6 +128,14 @@ class VM:
         if self.tmem:
             command += ["-device", self.tmem + ",id=tmem0"]
         return command + self.args
+
+    def kernel_options(self):
+        options = ("console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off "
+                   "tsc=reliable net.ifnames=0 ")
+        if self.accel == "tcg":
+            # Clearing pages and walking page tables is what TCG is slowest at.
+            options += "init_on_alloc=0 no5lvl "
+        return options + self.append
 
     def start(self, timeout=300):
         self.dir = tempfile.mkdtemp(prefix="tmem-vm-")
