@@ -106,13 +106,20 @@ void tmem_swap_claim(struct tmem_swap *swap, unsigned long first,
  * Reclaim knows of no disk that is full before its slots are used up: it comes
  * back with every page, again and again.  So a full device is not asked each
  * time.  It is asked as soon as a slot has been freed: what is within the
- * device's promise is not refused here.
+ * device's promise is not refused here.  When the time is over one write asks,
+ * and the others wait for what becomes of it: refused, they would all have been.
  */
 bool tmem_swap_closed(struct tmem_swap *swap)
 {
-	return READ_ONCE(swap->closed_for) &&
-	       time_before(jiffies, READ_ONCE(swap->closed_until)) &&
-	       !atomic_long_read(&swap->nr_pending);
+	unsigned long time = READ_ONCE(swap->closed_for);
+
+	if (!time || atomic_long_read(&swap->nr_pending))
+		return false;
+	if (time_before(jiffies, READ_ONCE(swap->closed_until)))
+		return true;
+	/* Two may ask at the same moment: it costs a request. */
+	WRITE_ONCE(swap->closed_until, jiffies + time);
+	return false;
 }
 
 void tmem_swap_close(struct tmem_swap *swap)
