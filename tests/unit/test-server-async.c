@@ -7,13 +7,6 @@
  */
 #include "test-server-fixture.h"
 
-#define OK    VIRTIO_TMEM_S_OK
-#define NOENT VIRTIO_TMEM_S_NOENT
-#define IO    VIRTIO_TMEM_S_IO
-#define INVAL VIRTIO_TMEM_S_INVAL
-#define REQ   sizeof(struct virtio_tmem_req)
-#define RESP  sizeof(struct virtio_tmem_resp)
-
 int __real_tmem_submit(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
 		       struct tmem_op *op);
 int __wrap_tmem_submit(struct tmem_ctx *ctx, struct tmem_tenant *tenant,

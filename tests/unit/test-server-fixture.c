@@ -3,7 +3,6 @@
 #include <unistd.h>
 #include "test-server-fixture.h"
 
-#define RESP	   sizeof(struct virtio_tmem_resp)
 #define MAX_PIECES 4096
 
 void must_not(const char *cond, const char *file, int line)

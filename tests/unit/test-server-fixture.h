@@ -24,6 +24,17 @@
 
 #include "tmem-server.h"
 
+/* What is answered, and the sizes of what every chain begins with. */
+#define OK     VIRTIO_TMEM_S_OK
+#define NOSPC  VIRTIO_TMEM_S_NOSPC
+#define NOENT  VIRTIO_TMEM_S_NOENT
+#define IO     VIRTIO_TMEM_S_IO
+#define INVAL  VIRTIO_TMEM_S_INVAL
+#define EXIST  VIRTIO_TMEM_S_EXIST
+#define UNSUPP VIRTIO_TMEM_S_UNSUPP
+#define REQ    sizeof(struct virtio_tmem_req)
+#define RESP   sizeof(struct virtio_tmem_resp)
+
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define MIB	      (1024ull * 1024)
 #define PAGE	      4096u

@@ -13,14 +13,6 @@
 #include <unistd.h>
 #include "test-server-fixture.h"
 
-#define OK     VIRTIO_TMEM_S_OK
-#define NOSPC  VIRTIO_TMEM_S_NOSPC
-#define NOENT  VIRTIO_TMEM_S_NOENT
-#define INVAL  VIRTIO_TMEM_S_INVAL
-#define UNSUPP VIRTIO_TMEM_S_UNSUPP
-#define REQ    sizeof(struct virtio_tmem_req)
-#define RESP   sizeof(struct virtio_tmem_resp)
-
 static struct vm vm;
 
 static int setup(void **state)

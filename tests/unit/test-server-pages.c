@@ -5,12 +5,6 @@
  */
 #include "test-server-fixture.h"
 
-#define OK     VIRTIO_TMEM_S_OK
-#define NOSPC  VIRTIO_TMEM_S_NOSPC
-#define NOENT  VIRTIO_TMEM_S_NOENT
-#define INVAL  VIRTIO_TMEM_S_INVAL
-#define RESP   sizeof(struct virtio_tmem_resp)
-
 static struct vm vm;
 
 static int setup(void **state)

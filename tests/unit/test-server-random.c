@@ -9,10 +9,6 @@
  */
 #include "test-server-fixture.h"
 
-#define OK	    VIRTIO_TMEM_S_OK
-#define NOSPC	    VIRTIO_TMEM_S_NOSPC
-#define REQ	    sizeof(struct virtio_tmem_req)
-#define RESP	    sizeof(struct virtio_tmem_resp)
 #define MAX_MSG	    (REQ + 64 * 8192)
 #define MODEL_PAGES 8192
 

@@ -3,9 +3,6 @@
 #include <pthread.h>
 #include "test-server-fixture.h"
 
-#define OK    VIRTIO_TMEM_S_OK
-#define NOENT VIRTIO_TMEM_S_NOENT
-
 static struct vm vm;
 
 static int setup(void **state)

@@ -5,13 +5,6 @@
  */
 #include "test-server-fixture.h"
 
-#define OK     VIRTIO_TMEM_S_OK
-#define NOENT  VIRTIO_TMEM_S_NOENT
-#define INVAL  VIRTIO_TMEM_S_INVAL
-#define EXIST  VIRTIO_TMEM_S_EXIST
-#define UNSUPP VIRTIO_TMEM_S_UNSUPP
-#define RESP   sizeof(struct virtio_tmem_resp)
-
 static struct vm vm;
 
 static int setup(void **state)
