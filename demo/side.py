@@ -21,6 +21,8 @@ BUDGET = SHARE * GUESTS # MiB that move
 IDLE = 4                # MiB that a store may take at once, without the operator
 DISK = 512              # MiB of the swap disk on either side
 VALUE = 16320           # bytes of a value; with redis' header just below 16 KiB
+STALL = 20              # seconds; a job that does in them less than a
+SLOW = 0.1              # tenth of its own average thrashes
 PATIENCE = 2            # a job may take that many times as long as any that was done,
 LEAST_LIMIT = 30        # but at least so many seconds,
 MOST_LIMIT = 900        # and never more
@@ -45,6 +47,12 @@ def host_bytes(pid):
     except OSError:
         pass
     return total
+
+
+def progress_in(console):
+    """Hundredths of its work that kvjob says it has done."""
+    told = re.findall(r"kvjob: (\d+) of 100", console)
+    return int(told[-1]) if told else 0
 
 
 class Pace:
@@ -72,6 +80,16 @@ class Job:
         self.verified = self.wrong = self.oom = self.seconds = 0
         self.ok = False
         self.state = "failed"
+        self.progress = [(0, 0)]        # (seconds, hundredths), once a second
+
+    def done(self):
+        return self.progress[-1][1]
+
+    def thrashes(self):
+        """Whether it did next to nothing lately, by its own standards."""
+        seconds, done = self.progress[-1]
+        before = [d for s, d in self.progress if s <= seconds - STALL]
+        return bool(before) and done - before[-1] <= SLOW * STALL * done / seconds
 
     def read(self, status, out):
         words = out.split()
@@ -131,11 +149,13 @@ class Side:
         vm, job = self.vms[number], Job(number, load)
         self.state[number] = "working"
         start = time.monotonic()
-        command = vm.begin(f"kvjob -n {job.keys} -b {VALUE} -S {number + 1}")
+        command = vm.begin(f"kvjob -n {job.keys} -b {VALUE} -S {number + 1} -p /dev/ttyS0")
         answer = None
-        while answer is None and job.seconds < self.pace.limit():
+        while answer is None and job.seconds < self.pace.limit() and not job.thrashes():
             answer = vm.poll(command, 1)
             job.seconds = time.monotonic() - start
+            job.progress.append((job.seconds, progress_in(vm.console())))
+            self.state[number] = f"working ({job.done()} %)"
         if answer:
             job.read(*answer)
             job.oom = int(vm.run("sed -n 's/^oom_kill //p' /proc/vmstat", timeout=60))

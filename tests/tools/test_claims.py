@@ -4,8 +4,12 @@
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import unittest
+
+sys.dont_write_bytecode = True
+import tap  # noqa: E402
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BEGIN = "<!-- figures: begin (make verify-claims) -->"
@@ -152,32 +156,4 @@ class Claims(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
 
 
-class Tap(unittest.TextTestResult):
-    """One line of TAP a test."""
-
-    def report(self, test, word, reason=""):
-        print(f"{word} {self.testsRun} - {test.id().split('.')[-1].removeprefix('test_')}")
-        for text in reason.splitlines():
-            print(f"# {text}")
-
-    def addSuccess(self, test):
-        self.report(test, "ok")
-
-    def addFailure(self, test, err):
-        super().addFailure(test, err)
-        self.report(test, "not ok", self.failures[-1][1])
-
-    def addError(self, test, err):
-        super().addError(test, err)
-        self.report(test, "not ok", self.errors[-1][1])
-
-
-def main():
-    suite = unittest.defaultTestLoader.loadTestsFromTestCase(Claims)
-    print(f"1..{suite.countTestCases()}", flush=True)
-    result = Tap(unittest.runner._WritelnDecorator(open(os.devnull, "w", encoding="utf-8")), True, 0)
-    suite.run(result)
-    raise SystemExit(not result.wasSuccessful())
-
-
-main()
+tap.main(Claims)

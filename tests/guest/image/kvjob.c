@@ -4,6 +4,7 @@
  * in another order, and compares every byte.
  *
  * Values are generated, of mixed entropy: part random, part text, part zeros.
+ * With -p FILE (the console, say) it tells how far it is, in hundredths.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -19,7 +20,7 @@
 
 static unsigned long keys = 1000, bytes = 16320;
 static uint64_t seed = 1;
-static FILE *to, *from;
+static FILE *to, *from, *progress;
 
 static uint64_t mix(uint64_t x)
 {
@@ -99,6 +100,19 @@ static int take(unsigned long key, char *value, char *want)
 	return !memcmp(value, want, bytes);
 }
 
+/* Of @keys set and as many taken, @done are done. */
+static void tell(unsigned long done)
+{
+	static unsigned long told;
+	unsigned long now = done * 50 / keys;
+
+	if (!progress || now == told)
+		return;
+	told = now;
+	fprintf(progress, "kvjob: %lu of 100\n", now);
+	fflush(progress);
+}
+
 int main(int argc, char **argv)
 {
 	const char *path = "/run/redis.sock";
@@ -106,12 +120,17 @@ int main(int argc, char **argv)
 	char *value, *want;
 	int c, rc = 1;
 
-	while ((c = getopt(argc, argv, "n:b:S:s:")) != -1)
+	while ((c = getopt(argc, argv, "n:b:S:s:p:")) != -1)
 		switch (c) {
 		case 'n': keys = strtoul(optarg, NULL, 0); break;
 		case 'b': bytes = strtoul(optarg, NULL, 0); break;
 		case 'S': seed = strtoull(optarg, NULL, 0); break;
 		case 's': path = optarg; break;
+		case 'p':
+			progress = fopen(optarg, "w");
+			if (!progress)
+				return 2;
+			break;
 		default: return 2;
 		}
 	value = malloc(bytes);
@@ -126,6 +145,7 @@ int main(int argc, char **argv)
 		if (set(i, n, value))
 			goto out;
 		done += n;
+		tell(done);
 	}
 	for (i = 0; i < keys; i++) {
 		c = take((i * 7919 + 13) % keys, value, want);
@@ -133,6 +153,7 @@ int main(int argc, char **argv)
 			goto out;
 		verified += c;
 		wrong += !c;
+		tell(keys + i + 1);
 	}
 	rc = wrong != 0;
 out:
