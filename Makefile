@@ -20,7 +20,9 @@ help:
 	@echo "make dkms           the guest driver's sources as a tarball for dkms"
 	@echo "make clean          remove what was downloaded and built (scripts/lib.sh: CACHE)"
 
+# A fresh machine has no python3 for what is written in it.
 demo:
+	@scripts/install-packages guest
 	@demo/demo $(if $(SEARCH),--search) $(ARGS)
 check:
 	@scripts/install-packages build
@@ -29,18 +31,24 @@ check-setup check-unit check-model check-asan check-tsan check-qtest check-modul
 	@scripts/install-packages build
 	@tests/run $(@:check-%=%)
 check-guest:
+	@scripts/install-packages guest
 	@tests/guest/run $(if $(KERNEL),--kernel $(KERNEL)) $(TESTS)
 check-mutants:
+	@scripts/install-packages build guest
 	@scripts/check-mutants $(MUTANTS)
 check-fresh:
 	@scripts/check-fresh $(ARGS)
 soak:
+	@scripts/install-packages build
 	@scripts/soak "$(ISSUE)" "$(HOURS)"
 bench-swap:
+	@scripts/install-packages guest
 	@bench/bench-swap $(ARGS)
 bench-store:
+	@scripts/install-packages build
 	@scripts/bench-store
 verify-claims:
+	@scripts/install-packages build
 	@scripts/verify-claims
 qemu:
 	@scripts/build-qemu
