@@ -501,7 +501,7 @@ int tmem_server_submit(struct tmem_server_queue *queue,
 	rq->index = rq->count = rq->done = 0;
 	rq->status = VIRTIO_TMEM_S_INVAL;
 	memset(&rq->tmem, 0, sizeof(rq->tmem));
-	if (!r.out_size || r.in_size < RESP_SIZE) {
+	if (r.in_size < RESP_SIZE) {
 		counter_add(&queue->counters.bad_chains, 1);
 		return -EBADMSG;
 	}

@@ -136,7 +136,7 @@ struct tmem_server_request {
  * -EAGAIN: a put while the tenant is frozen.  Nothing took effect: the
  * transport puts the chain back, leaves the queue alone until the thaw, and
  * submits it again. -EBADMSG: no answer is possible (fewer than 16 writable
- * bytes, or nothing readable at all): the device needs a reset.  The request is
+ * bytes): the device needs a reset.  The request is
  * over.
  *
  * One thread at a time per queue.

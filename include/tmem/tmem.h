@@ -165,7 +165,7 @@ uint64_t tmem_reservation_fit(uint64_t max_bytes);
 /*
  * Do a bounded share of the work that ops left behind: draining destroyed
  * pools, compaction, giving memory back to the host.  @pages: how many pages
- * to visit at most.  Returns how many were visited; 0: nothing is left to do.
+ * to visit at most, but for the rest of a span.  Returns how many were visited; 0: nothing is left to do.
  * Ops that find the store short of space help by themselves; whoever owns the
  * store calls this while it is idle (some 10 ms after ops) until it returns 0.
  */

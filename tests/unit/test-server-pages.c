@@ -427,7 +427,10 @@ static void headroom_is_kept(void **state)
 	vm_close(&v);
 }
 
-/* Reserved pages go in to the last one, though others want the room. */
+/*
+ * Reserved pages go in to the last one, though others want the room.
+ * (dev.put.reserved, dev.put.content)
+ */
 static void reservation_is_kept(void **state)
 {
 	const struct vm_options options = { .max_bytes = 24 * MIB,

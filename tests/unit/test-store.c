@@ -537,6 +537,85 @@ static void exclusive_gets_do_not_mix(void **state)
 	fixture_close(&f);
 }
 
+static uint64_t held(struct fixture *f)
+{
+	struct tmem_stats stats;
+
+	tmem_store_stats(f->store, &stats);
+	return stats.held_bytes;
+}
+
+/* Incompressible pages of one object. */
+static void fill(struct fixture *f, uint64_t pages)
+{
+	for (uint64_t i = 0; i < pages; i++)
+		assert_int_equal(put(f, 0, 1, i, 4 * i + 3), TMEM_PAGE_OK);
+}
+
+/*
+ * However much a pool or an object holds, ending it is a matter of a moment:
+ * what it held is freed in small steps afterwards.
+ * (dev.destroy.bounded, dev.flush-object.bounded)
+ */
+static void ending_is_bounded(void **state)
+{
+	const uint64_t pages = 40 * MIB / PAGE;
+
+	for (unsigned int flush = 0; flush < 2; flush++) {
+		uint64_t before, after, stepped = 0;
+		struct fixture f;
+		unsigned int n;
+
+		fixture_open(&f, 64 * MIB, 0);
+		pool_open(&f, 0, TMEM_POOL_PERSISTENT);
+		fill(&f, pages);
+		before = held(&f);
+		if (flush)
+			run(&f, f.ctx, TMEM_FLUSH_OBJECT, 0, 1, 0, 0, NULL,
+			    NULL, NULL);
+		else
+			assert_int_equal(tmem_pool_destroy(f.tenant, 0), 0);
+		after = held(&f);
+		assert_true(after >= before - 1024 * PAGE);
+		while ((n = tmem_step(f.store, 256))) {
+			/* Some, not all: a span is given back whole. */
+			assert_true(n <= 256 + 16);
+			stepped += n;
+		}
+		assert_true(stepped >= pages - 1024);
+		assert_true(held(&f) < before / 8);
+		fixture_close(&f);
+	}
+}
+
+/*
+ * The same page of two tenants is held twice: what one holds cannot be told
+ * from how the other's put goes.  (dev.security.dedup)
+ */
+static void tenants_share_no_page(void **state)
+{
+	struct tmem_limits limits = { 0 };
+	struct fixture f, other;
+	const uint64_t pages = 8 * MIB / PAGE;
+	uint64_t one;
+
+	fixture_open(&f, 64 * MIB, 0);
+	pool_open(&f, 0, TMEM_POOL_PERSISTENT);
+	fill(&f, pages);
+	one = held(&f);
+	other = f;
+	assert_int_equal(tmem_tenant_open(f.store, "other", &limits,
+					  &other.tenant),
+			 0);
+	pool_open(&other, 0, TMEM_POOL_PERSISTENT);
+	fill(&other, pages);
+	/* The store's figure has both. */
+	assert_in_range(held(&f), 2 * one - MIB, 2 * one + MIB);
+	tmem_tenant_drop(other.tenant);
+	assert_int_equal(held(&f), one);
+	fixture_close(&f);
+}
+
 static void bad_ops(void **state)
 {
 	uint64_t data[PAGE / 8];
@@ -662,6 +741,8 @@ int main(void)
 		cmocka_unit_test(ephemeral_evicts_the_oldest),
 		cmocka_unit_test(exclusive_get),
 		cmocka_unit_test(exclusive_gets_do_not_mix),
+		cmocka_unit_test(ending_is_bounded),
+		cmocka_unit_test(tenants_share_no_page),
 		cmocka_unit_test(bad_ops),
 		cmocka_unit_test(frozen_puts_come_back),
 		cmocka_unit_test(iovec_boundaries_mean_nothing),
