@@ -242,11 +242,6 @@ static void virtio_tmem_set_status(VirtIODevice *vdev, uint8_t status)
     }
 }
 
-static int virtio_tmem_validate_features(VirtIODevice *vdev)
-{
-    return virtio_vdev_has_feature(vdev, VIRTIO_F_VERSION_1) ? 0 : -EINVAL;
-}
-
 /* --------------------------------------------------------------- realize */
 
 void virtio_tmem_default_queues(VirtIOTMEM *s)
@@ -569,7 +564,6 @@ static void virtio_tmem_class_init(ObjectClass *klass, void *data)
     vdc->get_config = virtio_tmem_get_config;
     vdc->get_features = virtio_tmem_get_features;
     vdc->set_features = virtio_tmem_set_features;
-    vdc->validate_features = virtio_tmem_validate_features;
     vdc->set_status = virtio_tmem_set_status;
     vdc->reset = virtio_tmem_reset;
     vdc->queue_reset = virtio_tmem_queue_reset;
