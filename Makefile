@@ -6,6 +6,7 @@ help:
 	@echo "make demo           three guests share host memory: zram against virtio-tmem"
 	@echo "make check          all tests; installs what it needs"
 	@echo "make check-unit     libtmem and the server alone (check-asan, check-tsan, check-model)"
+	@echo "make check-conformance  the specification's test vectors and its account"
 	@echo "make check-qtest    the QEMU device without a guest"
 	@echo "make check-guest    guests that swap, on three kernels (KERNEL=6.1 for one)"
 	@echo "make check-mutants  each known bug, brought back, must fail a test"
@@ -15,6 +16,7 @@ help:
 	@echo "make check-tools    the benchmarks run; claims are judged as they should be"
 	@echo "make bench-store    libtmem against bare LZ4: 2 minutes, a table and JSON"
 	@echo "make verify-claims  what was measured against docs/claims.toml"
+	@echo "make spec           the device specification as a PDF"
 	@echo "make qemu           QEMU with the device; prints where the binary is"
 	@echo "make modules        the guest driver for Debian's 5.10, 6.1 and 6.12"
 	@echo "make dkms           the guest driver's sources as a tarball for dkms"
@@ -27,7 +29,7 @@ demo:
 check:
 	@scripts/install-packages build
 	@tests/run
-check-setup check-unit check-model check-asan check-tsan check-qtest check-modules check-tools:
+check-setup check-unit check-model check-conformance check-asan check-tsan check-qtest check-modules check-tools:
 	@scripts/install-packages build
 	@tests/run $(@:check-%=%)
 check-guest:
@@ -50,6 +52,8 @@ bench-store:
 verify-claims:
 	@scripts/install-packages build
 	@scripts/verify-claims
+spec:
+	@scripts/build-spec
 qemu:
 	@scripts/build-qemu
 modules:
@@ -59,6 +63,6 @@ dkms:
 clean:
 	@scripts/clean
 
-.PHONY: help demo check check-setup check-unit check-model check-asan check-tsan \
+.PHONY: help demo check check-setup check-unit check-model check-conformance check-asan check-tsan \
 	check-qtest check-modules check-tools check-guest check-mutants check-fresh \
-	soak bench-swap bench-store verify-claims qemu modules dkms clean
+	soak bench-swap bench-store verify-claims spec qemu modules dkms clean

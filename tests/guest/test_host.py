@@ -87,7 +87,8 @@ def damage(vm):
 
 @on("6.1")
 def test_damaged_pages(kernel):
-    """What the host holds and cannot read is an error, never other data."""
+    """What the host holds and cannot read is an error, never other data
+    (drv.get.lost)."""
     with guest(kernel, reserved=64) as vm:
         # Text that LZ4 shortens: a page that it does not has nothing to decode.
         text = "seq 100000 999999"

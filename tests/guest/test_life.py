@@ -8,12 +8,15 @@ from lab import VM, VMError, equal, guest, on, store, swapped, workset
 
 
 def test_autoload(kernel):
-    """udev finds both modules by the device's PCI id; the disk is ready to use."""
+    """udev finds both modules by the device's PCI id; the disk is ready to use
+    (drv.features.version)."""
     with guest(kernel, mem=160) as vm:
         modules = vm.run("lsmod")
         assert "virtio_tmem" in modules and "tmem_swap" in modules, modules
         alias = vm.run("modinfo -F alias virtio_tmem")
         assert "virtio:d0000003Fv*" in alias, alias
+        features = vm.read("/sys/bus/virtio/drivers/virtio_tmem/virtio*/features")
+        equal(features[32], "1", "VIRTIO_F_VERSION_1")
         equal(vm.run("grep -rl 'insmod' /lib/modules/bin/init || true").strip(), "", "insmod")
         equal(int(vm.read("/sys/block/tmem0/size")) // 2048, 256, "MiB of the disk")
         # Away and back: pools end with the disk.
@@ -37,7 +40,7 @@ def swap_in_cgroup(vm, command):
 
 @on("6.1", "6.12")
 def test_hotplug(kernel):
-    """Plugged into a running guest, unplugged idle, unplugged in use."""
+    """Plugged into a running guest, unplugged idle, unplugged in use (dev.life.unplug)."""
     with VM(kernel=kernel, mem=256, tmem=None, objects=[store(128)]) as vm:
         def plug():
             vm.qmp("device_add", driver="virtio-tmem-pci", id="tmem0", bus="port0",
@@ -70,6 +73,8 @@ def test_hotplug(kernel):
         time.sleep(5)
         drain()
         unplug()
+        left = vm.qmp("qom-get", path="/objects/store0", property="stats")
+        equal(left["persistent-pages"], 0, "pages of a device that is gone")
         # Who needed the pages is killed, as on a failed disk; the guest is not,
         # and nobody reads wrong data.
         vm.wait_for("the process to end", lambda: not vm.run(
@@ -100,7 +105,8 @@ def test_system_reset(kernel):
 
 @on("6.1", "6.12")
 def test_suspend(kernel):
-    """Suspended to RAM while it swaps, the guest goes on; it does not hibernate."""
+    """Suspended to RAM while it swaps, the guest goes on; it does not hibernate
+    (dev.life.suspend, drv.init.generation, drv.life.hibernate)."""
     with guest(kernel, mem=192, smp=2, args=["-global", "ICH9-LPC.disable_s3=0"]) as vm:
         vm.run("swapon /dev/tmem0")
         status, out = vm.run("echo disk >/sys/power/state", check=False)
@@ -126,7 +132,8 @@ def test_suspend(kernel):
 
 @on("6.1")
 def test_probe_empties_the_device(kernel):
-    """What a driver left behind that had no time to end its pools ends at probe."""
+    """What a driver left behind that had no time to end its pools ends at probe
+    (drv.init.reset-all)."""
     with guest(kernel, mem=160) as vm:
         vm.run("dd if=/dev/urandom of=/dev/tmem0 bs=4k count=100 oflag=direct 2>/dev/null")
         vm.run("udevadm settle; set -- $(grep -l 0x107f /sys/bus/pci/devices/*/device);"

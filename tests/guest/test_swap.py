@@ -67,7 +67,8 @@ ENTER = "echo $BASHPID >/run/cg/t/cgroup.procs; exec"
 
 @on("5.10", "6.1", "6.12")
 def test_full_store(kernel):
-    """The store is full: refused pages stay in RAM; then the host has room again."""
+    """The store is full: refused pages stay in RAM; then the host has room again
+    (drv.put.refused)."""
     with guest(kernel, reserved=4, size=8, mem=192,
                append="tmem_swap.disksize_mb=256 tmem_swap.force=1") as vm:
         api = "5.10" if kernel == "5.10" else "6.1"
@@ -96,7 +97,8 @@ def test_full_store(kernel):
 
 @on("6.1")
 def test_refusal_of_the_whole_disk_is_reported(kernel):
-    """A write that is refused is an error to who writes, and reads as absent."""
+    """A write that is refused is an error to who writes, and reads as absent
+    (drv.put.refused)."""
     with guest(kernel, reserved=8, size=12, mem=160,
                append="tmem_swap.disksize_mb=64 tmem_swap.force=1") as vm:
         # Not to the disk's end, where dd would fail on any disk.

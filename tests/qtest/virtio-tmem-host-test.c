@@ -91,6 +91,7 @@ static void wait_migrated(Driver *d)
 /*
  * While persistent pages are held the machine is neither moved (migrate) nor
  * saved to a file (migrate too, as libvirt's save does); afterwards it is.
+ * (dev.life.migrate)
  */
 static void test_blocker(void *obj, void *data, QGuestAllocator *alloc)
 {
@@ -305,7 +306,8 @@ static char *snapshot_save(Driver *d, const char *tag)
 /*
  * Neither savevm nor snapshot-save while a persistent page is held; both when
  * none is.  What is loaded has the pools, without pages, and tells the driver
- * when ephemeral ones stayed behind.
+ * when ephemeral ones stayed behind.  (dev.life.migrate,
+ * dev.generation.change)
  */
 static void test_savevm(void *obj, void *data, QGuestAllocator *alloc)
 {
@@ -459,20 +461,6 @@ static void test_trace(void *obj, void *data, QGuestAllocator *alloc)
     driver_free(&d);
 }
 
-/* New limits raise a configuration interrupt, and then another one. */
-static void test_config_interrupt(void *obj, void *data,
-                                  QGuestAllocator *alloc)
-{
-    Driver d = driver_new(obj, alloc);
-
-    for (int i = 1; i <= 3; i++) {
-        set_store_size(&d, "reserved", i * MiB);
-        d.vdev->bus->wait_config_isr_status(d.vdev, TIMEOUT_US);
-        g_assert_cmpuint(CONFIG(&d, persistent_reserved), ==, i * MiB);
-    }
-    driver_free(&d);
-}
-
 /* A queue is reset alone, with requests in it; the device goes on. */
 static void test_queue_reset(void *obj, void *data, QGuestAllocator *alloc)
 {
@@ -531,8 +519,6 @@ static void register_virtio_tmem_host_test(void)
     qos_add_test("savevm", "virtio-tmem", test_savevm, &store);
     qos_add_test("frozen", "virtio-tmem", test_frozen, &store);
     qos_add_test("limits", "virtio-tmem", test_limits, &store);
-    qos_add_test("config-interrupt", "virtio-tmem", test_config_interrupt,
-                 &store);
     qos_add_test("queue-reset", "virtio-tmem", test_queue_reset, &opts);
     qos_add_test("stats", "virtio-tmem", test_stats, &store);
     qos_add_test("trace", "virtio-tmem", test_trace, &opts);

@@ -1,0 +1,132 @@
+/*
+ * QTest testcase for virtio-tmem: the configuration space
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/module.h"
+#include "qemu/units.h"
+#include "libqos/qgraph.h"
+#include "libqos/virtio-pci.h"
+#include "virtio-tmem-driver.h"
+
+/* A configuration interrupt is pending?  Reading takes it away. */
+static bool config_isr(Driver *d)
+{
+    QVirtioPCIDevice *dev = container_of(d->vdev, QVirtioPCIDevice, vdev);
+
+    return qpci_io_readb(dev->pdev, dev->bar, dev->isr_cfg_offset) & 2;
+}
+
+/* dev.config.events: new limits are announced, and then others. */
+static void test_config_interrupt(void *obj, void *data,
+                                  QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+
+    for (int i = 1; i <= 3; i++) {
+        set_store_size(&d, "reserved", i * MiB);
+        d.vdev->bus->wait_config_isr_status(d.vdev, TIMEOUT_US);
+        g_assert_cmpuint(CONFIG(&d, persistent_reserved), ==, i * MiB);
+    }
+    driver_free(&d);
+}
+
+/*
+ * dev.config.rate: changes that follow one another closely share a
+ * notification; the last one is not lost.
+ */
+static void test_config_rate(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    gint64 start = g_get_monotonic_time(), end = start + 1500 * 1000;
+    unsigned int changes = 0, told = 0, most;
+
+    while (g_get_monotonic_time() < end) {
+        set_store_size(&d, "reserved", (1 + changes++ % 16) * MiB);
+        told += config_isr(&d);
+    }
+    /* One for each tenth of a second that has begun. */
+    most = (g_get_monotonic_time() - start) / (100 * 1000) + 1;
+    g_assert_cmpuint(changes, >, 2 * most);
+    g_assert_cmpuint(told, >, 0);
+    g_assert_cmpuint(told, <=, most);
+    set_store_size(&d, "reserved", 5 * MiB);
+    d.vdev->bus->wait_config_isr_status(d.vdev, TIMEOUT_US);
+    g_assert_cmpuint(CONFIG(&d, persistent_reserved), ==, 5 * MiB);
+    driver_free(&d);
+}
+
+static void up_with(Driver *d, uint64_t features)
+{
+    driver_down(d);
+    qvirtio_start_device(d->vdev);
+    qvirtio_set_features(d->vdev, features);
+    for (int i = 0; i < 2; i++) {
+        d->vq[i] = qvirtqueue_setup(d->vdev, d->alloc, i);
+    }
+    qvirtio_set_driver_ok(d->vdev);
+}
+
+/* dev.config.noevents: who did not ask is not told, and can look. */
+static void test_config_no_events(void *obj, void *data,
+                                  QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+
+    up_with(&d, FEATURES & ~BIT_ULL(VIRTIO_TMEM_F_EVENTS));
+    for (int i = 1; i <= 4; i++) {
+        set_store_size(&d, "reserved", i * MiB);
+        g_usleep(150 * 1000);
+        g_assert_false(config_isr(&d));
+        g_assert_cmpuint(CONFIG(&d, persistent_reserved), ==, i * MiB);
+    }
+    driver_free(&d);
+}
+
+/* dev.config.writes: ignored, whatever their width and place. */
+static void test_config_writes(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    QVirtioPCIDevice *dev = container_of(d.vdev, QVirtioPCIDevice, vdev);
+    struct virtio_tmem_config before, after;
+    uint32_t *word[] = { (uint32_t *)&before, (uint32_t *)&after };
+
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < sizeof(before) / 4; i++) {
+            word[round][i] = qvirtio_config_readl(d.vdev, 4 * i);
+        }
+        for (int i = 0; !round && i < sizeof(before); i++) {
+            uint64_t offset = dev->device_cfg_offset + i;
+
+            qpci_io_writeb(dev->pdev, dev->bar, offset, 0xff);
+            if (i % 2 == 0) {
+                qpci_io_writew(dev->pdev, dev->bar, offset, 0);
+            }
+            if (i % 4 == 0) {
+                qpci_io_writel(dev->pdev, dev->bar, offset, 0x5a5a5a5a);
+            }
+        }
+    }
+    g_assert_cmpmem(&before, sizeof(before), &after, sizeof(after));
+    g_assert_cmpuint(before.max_pages, ==, cpu_to_le32(MAX_PAGES));
+    driver_free(&d);
+}
+
+static void register_virtio_tmem_config_test(void)
+{
+    QOSGraphTestOptions store = {
+        .before = with_store,
+        .edge.extra_device_opts = "store=store0",
+    };
+
+    qos_add_test("config-interrupt", "virtio-tmem", test_config_interrupt,
+                 &store);
+    qos_add_test("config-rate", "virtio-tmem", test_config_rate, &store);
+    qos_add_test("config-no-events", "virtio-tmem", test_config_no_events,
+                 &store);
+    qos_add_test("config-writes", "virtio-tmem", test_config_writes, &store);
+}
+
+libqos_init(register_virtio_tmem_config_test);
