@@ -172,7 +172,8 @@ static unsigned int add_part(const struct run *run, const struct flight *f,
 		most = run->t->max_segs;
 	if (most > CONF_MAX_SEGS)
 		most = CONF_MAX_SEGS;
-	if (r->divided)
+	/* A chain of three: one each way. */
+	if (r->divided || most < 4)
 		return divide(seg, base, size, r->division ? r->division : size,
 			      most / 2);
 	if (head > size)
