@@ -1,0 +1,276 @@
+/*
+ * QTest testcase for virtio-tmem: floods, and memory that is two things at once
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What a hostile driver does to the device as a whole; single requests that are
+ * malformed are in virtio-tmem-hostile-test.c and in the conformance vectors.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/module.h"
+#include "qemu/units.h"
+#include "qobject/qdict.h"
+#include "libqos/qgraph.h"
+#include "standard-headers/linux/virtio_ring.h"
+#include "virtio-tmem-driver.h"
+
+#define FAST    0
+#define BULK    1
+
+/* Bytes of QEMU's memory that are there */
+static uint64_t resident(Driver *d)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/statm",
+                                            qtest_pid(d->qts));
+    g_autofree char *text = NULL;
+    unsigned long size, pages;
+
+    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    g_assert_cmpint(sscanf(text, "%lu %lu", &size, &pages), ==, 2);
+    return (uint64_t)pages * getpagesize();
+}
+
+/*
+ * The available ring is full of one chain; each time the index moves on by the
+ * ring's size, the device has so many requests.
+ */
+static void fill_ring(Driver *d, int queue, uint32_t head)
+{
+    QVirtQueue *vq = d->vq[queue];
+
+    for (int i = 0; i < vq->size; i++) {
+        qtest_writew(d->qts, vq->avail + offsetof(struct vring_avail, ring) +
+                     2 * i, head);
+    }
+}
+
+static void move_on(Driver *d, int queue, uint16_t by)
+{
+    QVirtQueue *vq = d->vq[queue];
+    uint64_t idx = vq->avail + offsetof(struct vring_avail, idx);
+
+    qtest_writew(d->qts, idx, qtest_readw(d->qts, idx) + by);
+    d->vdev->bus->virtqueue_kick(d->vdev, vq);
+}
+
+static void wait_used(Driver *d, int queue)
+{
+    QVirtQueue *vq = d->vq[queue];
+    gint64 end = g_get_monotonic_time() + TIMEOUT_US;
+    uint16_t want = qtest_readw(d->qts, vq->avail +
+                                offsetof(struct vring_avail, idx));
+
+    while (qtest_readw(d->qts, vq->used + offsetof(struct vring_used, idx)) !=
+           want) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        qtest_clock_step(d->qts, 100);
+    }
+}
+
+/*
+ * A million bad requests whose completions nobody takes: neither memory nor
+ * the log grows, and the next request is served.  (dev.security.bounds)
+ */
+static void test_flood(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    uint64_t before = 0, bad = stat_of(&d, "generation");
+    unsigned int lines, rounds;
+
+    log_started();
+    lines = log_lines();
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    put_ok(&d, 0, 1, 1, 5);
+    for (int queue = 0; queue < 2; queue++) {
+        struct virtio_tmem_req req = request(77, 0x80000000, -1, -1);
+        uint32_t head = queue_chain(&d, queue, &req, sizeof(req), NULL, 0, 16);
+
+        fill_ring(&d, queue, head);
+        rounds = 500 * 1000 / d.vq[queue]->size;
+        for (unsigned int i = 0; i < rounds; i++) {
+            move_on(&d, queue, d.vq[queue]->size);
+            wait_used(&d, queue);
+            if (i == rounds / 10) {
+                before = resident(&d);
+            }
+        }
+        g_assert_cmpuint(resident(&d), <, before + 4 * MiB);
+        driver_down(&d);
+        driver_up(&d);
+    }
+    g_assert_cmpuint(log_lines(), ==, lines);
+    g_assert_cmpuint(stat_of(&d, "generation"), ==, bad);
+    g_assert_cmpuint(held(&d), ==, 1);
+    log_ended();
+    driver_free(&d);
+}
+
+/*
+ * Queues that are never empty: the monitor is answered meanwhile.  How long
+ * that takes is told, and that it does not take for ever is tested.
+ */
+static void test_refilled(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    struct virtio_tmem_req get = request(VIRTIO_TMEM_OP_GET, 0, 1, 1);
+    gint64 worst = 0;
+
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    put_ok(&d, 0, 1, 1, 5);
+    for (int queue = 0; queue < 2; queue++) {
+        fill_ring(&d, queue, queue_chain(&d, queue, &get, sizeof(get), NULL, 0,
+                                         response_size(&get)));
+    }
+    for (int i = 0; i < 200; i++) {
+        gint64 start;
+
+        move_on(&d, FAST, d.vq[FAST]->size);
+        move_on(&d, BULK, d.vq[BULK]->size);
+        start = g_get_monotonic_time();
+        qtest_qmp_assert_success(d.qts, "{ 'execute': 'query-status' }");
+        worst = MAX(worst, g_get_monotonic_time() - start);
+    }
+    g_test_message("query-status took %" G_GINT64_FORMAT " us at the most",
+                   worst);
+    g_assert_cmpint(worst, <, TIMEOUT_US);
+    driver_down(&d);
+    driver_up(&d);
+    g_assert_cmpuint(held(&d), ==, 1);
+    driver_free(&d);
+}
+
+/*
+ * The answer is written over the request, over the descriptors that lead to it,
+ * and over both rings.  What comes of it is the driver's affair; after a reset
+ * the device is as it was.  (dev.op.copy, dev.life.reset)
+ */
+static void test_overlap(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    put_ok(&d, 0, 1, 8, 5);
+    for (int queue = 0; queue < 2; queue++) {
+        for (int i = 0; i < 6; i++) {
+            struct virtio_tmem_req get = request(VIRTIO_TMEM_OP_GET, 0, 1, 8);
+            QVirtQueue *vq = d.vq[queue];
+            const uint64_t where[] = {
+                d.arena, d.arena + 60, vq->desc, vq->avail, vq->used,
+                vq->desc + 8,
+            };
+            uint32_t head;
+            Answer a = { 0 };
+
+            qtest_memwrite(d.qts, d.arena, &get, sizeof(get));
+            head = qvirtqueue_add(d.qts, vq, d.arena, sizeof(get), false, true);
+            qvirtqueue_add(d.qts, vq, where[i], response_size(&get), true,
+                           false);
+            qvirtqueue_kick(d.qts, d.vdev, vq, head);
+            qtest_clock_step(d.qts, 100);
+            g_usleep(5000);
+            driver_down(&d);
+            driver_up(&d);
+            submit(&d, queue, get, NULL, 0, &a);
+            g_assert_cmpuint(a.done, ==, 8);
+            for (int n = 0; n < 8; n++) {
+                expect_page(&a, n, 5 + n);
+            }
+        }
+    }
+    driver_free(&d);
+}
+
+/*
+ * One key on two queues at a time: a get has the older page or the newer one,
+ * each of them whole.  (dev.op.instant)
+ */
+static void test_two_queues(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    struct virtio_tmem_req put = request(VIRTIO_TMEM_OP_PUT, 0, 1, 1);
+    struct virtio_tmem_req get = request(VIRTIO_TMEM_OP_GET, 0, 1, 1);
+    uint64_t memory = guest_alloc(alloc, 2 * PAGE);
+    unsigned int older = 0;
+
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    put_ok(&d, 0, 1, 1, 0);
+    for (unsigned int seed = 1; seed <= 300; seed++) {
+        uint8_t page[2][PAGE];
+        uint32_t head;
+        Answer a = { 0 };
+        bool is_older;
+        gint64 end;
+
+        fill(page[0], seed - 1);
+        fill(page[1], seed);
+        qtest_memwrite(d.qts, memory, &put, sizeof(put));
+        qtest_bufwrite(d.qts, memory + sizeof(put), page[1], PAGE);
+        head = qvirtqueue_add(d.qts, d.vq[BULK], memory, sizeof(put) + PAGE,
+                              false, true);
+        qvirtqueue_add(d.qts, d.vq[BULK], memory + sizeof(put) + PAGE, 20,
+                       true, false);
+        qvirtqueue_kick(d.qts, d.vdev, d.vq[BULK], head);
+        submit(&d, FAST, get, NULL, 0, &a);
+        g_assert_cmpuint(a.done, ==, 1);
+        is_older = !memcmp(a.data, page[0], PAGE);
+        older += is_older;
+        g_assert_true(is_older || !memcmp(a.data, page[1], PAGE));
+        /* The interrupt may have been taken for the other queue's. */
+        end = g_get_monotonic_time() + TIMEOUT_US;
+        while (!qvirtqueue_get_buf(d.qts, d.vq[BULK], NULL, NULL)) {
+            g_assert_cmpint(g_get_monotonic_time(), <, end);
+        }
+        submit(&d, FAST, get, NULL, 0, &a);
+        expect_page(&a, 0, seed);
+        if (seed % 64 == 0) {
+            /* libqos does not take descriptors back */
+            driver_down(&d);
+            driver_up(&d);
+        }
+    }
+    g_test_message("%u of 300 gets came before the put", older);
+    guest_free(alloc, memory);
+    driver_free(&d);
+}
+
+/* Two devices on one store have pools of their own.  (dev.security.isolation) */
+static void test_two_devices(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    QDict *stats;
+
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    put_ok(&d, 0, 1, 1, 5);
+    qtest_qmp_device_add(d.qts, "virtio-tmem-pci", "tmem1",
+                         "{'addr': '07', 'store': 'store0'}");
+    stats = qtest_qmp_assert_success_ref(d.qts,
+        "{ 'execute': 'qom-get', 'arguments': {"
+        "  'path': '/machine/peripheral/tmem1', 'property': 'stats' } }");
+    g_assert_cmpint(qdict_get_int(qdict_get_qdict(stats, "device"),
+                                  "persistent-pages"), ==, 0);
+    g_assert_cmpint(qdict_get_int(qdict_get_qdict(stats, "store"),
+                                  "persistent-pages"), ==, 1);
+    qobject_unref(stats);
+    qtest_system_reset(d.qts);
+    g_assert_cmpuint(held(&d), ==, 0);
+}
+
+static void register_virtio_tmem_attack_test(void)
+{
+    QOSGraphTestOptions store = {
+        .before = with_store,
+        .edge.extra_device_opts = "store=store0,num-fast-queues=1,"
+                                  "num-bulk-queues=1",
+    };
+    QOSGraphTestOptions log = { .before = with_log };
+
+    qos_add_test("flood", "virtio-tmem", test_flood, &log);
+    qos_add_test("refilled", "virtio-tmem", test_refilled, &store);
+    qos_add_test("overlap", "virtio-tmem", test_overlap, &store);
+    qos_add_test("two-queues", "virtio-tmem", test_two_queues, &store);
+    qos_add_test("two-devices", "virtio-tmem", test_two_devices, &store);
+}
+
+libqos_init(register_virtio_tmem_attack_test);
