@@ -10,6 +10,7 @@ help:
 	@echo "make check-qtest    the QEMU device without a guest"
 	@echo "make check-guest    guests that swap, on three kernels (KERNEL=6.1 for one)"
 	@echo "make check-mutants  each known bug, brought back, must fail a test"
+	@echo "make coverage       lines that tests execute, of the server and the QEMU device"
 	@echo "make fuzz           SECONDS=60: each fuzz target for that long"
 	@echo "make check-fresh    both README commands in a Debian that has git and make only"
 	@echo "make soak           ISSUE=2 HOURS=n: the same tests for hours"
@@ -39,6 +40,8 @@ check-guest:
 check-mutants:
 	@scripts/install-packages build guest
 	@scripts/check-mutants $(MUTANTS)
+coverage:
+	@scripts/coverage
 fuzz:
 	@scripts/fuzz "$(SECONDS)" $(TARGETS)
 fuzz-long:
@@ -69,5 +72,5 @@ clean:
 	@scripts/clean
 
 .PHONY: help demo check check-setup check-unit check-model check-conformance check-asan check-tsan \
-	check-qtest check-modules check-tools check-guest check-mutants check-fresh fuzz fuzz-long \
+	check-qtest check-modules check-tools check-guest check-mutants check-fresh coverage fuzz fuzz-long \
 	soak bench-swap bench-store verify-claims spec qemu modules dkms clean

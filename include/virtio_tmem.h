@@ -2,10 +2,11 @@
 /*
  * Virtio transcendent memory device: the wire format
  *
- * This header is the only definition of what a virtio-tmem driver and a
- * virtio-tmem device say to each other.  The Linux driver, the device models,
- * the specification and the tests all use it; it is BSD licensed so that
- * anyone can.
+ * This header is the only definition, for compilers, of what a virtio-tmem
+ * driver and a virtio-tmem device say to each other; spec/virtio-tmem.tex says
+ * what each of them must do, and where comments here are shorter, it holds.  The
+ * Linux driver, the device models and the tests all use it; it is BSD licensed
+ * so that anyone can.
  *
  * The model
  * ---------
@@ -30,7 +31,8 @@
  *
  * Pools outlive driver reset, device reset by status 0, queue reset and
  * suspend.  They end by POOL_DESTROY, RESET_ALL, unplug, or a system reset.
- * A driver therefore sends RESET_ALL at probe, before anything else.
+ * A driver that does not resume pools of its own therefore sends RESET_ALL
+ * before anything else.
  *
  * Requests
  * --------
@@ -70,7 +72,7 @@
 #define VIRTIO_TMEM_F_SHARED		2
 /* Reserved: pools of pages that the driver has encoded, never decoded. */
 #define VIRTIO_TMEM_F_OPAQUE		3
-/* Configuration interrupts announce changes of pressure and limits. */
+/* Configuration interrupts announce changes of generation, pressure, limits. */
 #define VIRTIO_TMEM_F_EVENTS		4
 
 /* --- virtio-tmem: queues --- */
@@ -101,15 +103,21 @@ struct virtio_tmem_config {
 	__le32 max_pools;
 	/* Most pages in one PUT or GET.  Cannot change. */
 	__le32 max_pages;
-	/* Most descriptors in one chain, all included.  Cannot change. */
+	/*
+	 * Most descriptors in one chain, those of an indirect table included.
+	 * Cannot change.
+	 */
 	__le32 max_segs;
 	/* Bit n set: pools of 2^n byte pages can be made.  Cannot change. */
 	__le32 page_sizes;
-	/* Reserved for VIRTIO_TMEM_F_OPAQUE: bit n set: codec n is known. */
+	/* Reserved for VIRTIO_TMEM_F_OPAQUE: 0. */
 	__le32 codecs;
 	/* Bytes of persistent pages, as the driver sees them, that are kept. */
 	__le64 persistent_reserved;
-	/* Bytes of host memory that persistent pages may take at most. */
+	/*
+	 * Bytes of host memory that persistent pages beyond the reservation may
+	 * take at most.
+	 */
 	__le64 persistent_max;
 	/* Bytes of host memory that ephemeral pages may take at most. */
 	__le64 ephemeral_max;
@@ -154,7 +162,7 @@ struct virtio_tmem_config {
 #define VIRTIO_TMEM_OP_FLUSH_OBJECT	7
 /* struct virtio_tmem_pool_stats follows the response. */
 #define VIRTIO_TMEM_OP_POOL_STATS	8
-/* 9 .. 63 are reserved; a device answers UNSUPP to what it does not know. */
+/* 9 and up are reserved; a device answers UNSUPP to what it does not know. */
 
 /* POOL_CREATE: accepted pages stay until flushed (else: may vanish). */
 #define VIRTIO_TMEM_POOL_PERSISTENT	0x0001
@@ -183,15 +191,15 @@ struct virtio_tmem_req {
 
 /* Done; for PUT and GET, page[] tells about each page. */
 #define VIRTIO_TMEM_S_OK		0
-/* Refused for want of room; what was held under the key is gone. */
+/* Refused for want of room; of a page: what was held under its key is gone. */
 #define VIRTIO_TMEM_S_NOSPC		1
 /* There is no such pool (request) or page (page[]). */
 #define VIRTIO_TMEM_S_NOENT		2
-/* A page is held but cannot be read. */
+/* A page is held but cannot be read (page[]), or the host failed (request). */
 #define VIRTIO_TMEM_S_IO		3
 /* The request is malformed. */
 #define VIRTIO_TMEM_S_INVAL		4
-/* The host does not allow it. */
+/* Reserved: the host does not allow it. */
 #define VIRTIO_TMEM_S_PERM		5
 /* The pool exists with other parameters. */
 #define VIRTIO_TMEM_S_EXIST		6
@@ -216,7 +224,7 @@ struct virtio_tmem_resp {
  * page[count] of PUT and GET: status << 24 | length.  Indexes run ascending
  * and independently of one another; the device does not stop at a refusal.
  * length is what the page takes in the store, in bytes, where it succeeded
- * (0 for a page of one repeated 4 byte word), and 0 where not.
+ * (which can be 0), and 0 where not.
  *
  * The data of a GET: the used length ends after the last page that was found;
  * pages before it that were not found are all zeros.

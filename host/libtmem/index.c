@@ -209,6 +209,7 @@ void object_detach(struct tmem_object *object)
 		pages = atomic_fetch_or(&object->pages, OBJECT_DETACHED);
 		atomic_fetch_add(&pool->tenant->store->draining_pages, pages);
 		atomic_fetch_sub(&pool->count.pages, pages);
+		atomic_fetch_add(&pool->count.flushes, pages);
 		atomic_fetch_sub(raw_bytes(pool), pages * pool->page_size);
 		object->pins++; /* the list's */
 		pool->num_objects--;

@@ -36,7 +36,7 @@ struct run {
 	unsigned int number; /* of the line */
 	struct vec_context context;
 	uint64_t features;
-	uint32_t generation; /* at the beginning of the test */
+	struct virtio_tmem_config begin; /* at the beginning of the test */
 	uint8_t shift[65536]; /* log2 of each pool's page size; 0: unknown */
 	struct flight batch[MAX_BATCH];
 	unsigned int num_batch;
@@ -287,6 +287,7 @@ static bool check_beyond(struct run *run, const struct flight *f,
 	return true;
 }
 
+/* dev.op.page-status, dev.put.status, dev.get.status */
 static bool check_pages(struct run *run, const struct flight *f,
 			const struct reply *a)
 {
@@ -370,7 +371,7 @@ static bool check_laws(struct run *run, struct flight *f, struct reply *a)
 	if (resp.flags)
 		return fail(run, "flags of the response are set");
 	read_config(run);
-	/* dev.generation.same */
+	/* dev.generation.same, dev.generation.config */
 	if (le32toh(resp.generation) != run->context.config.generation)
 		return fail(run, "generation %u in the response, %u in the "
 			    "configuration", le32toh(resp.generation),
@@ -595,9 +596,9 @@ static bool do_fill(struct run *run, char *save, bool all_accepted)
 	return overfill(run, n[0], n[1], all_accepted);
 }
 
-static bool config_field(struct run *run, const char *name, uint64_t *value)
+static bool config_field(const struct virtio_tmem_config *c, const char *name,
+			 uint64_t *value)
 {
-	const struct virtio_tmem_config *c = &run->context.config;
 	const struct {
 		const char *name;
 		uint64_t value;
@@ -624,32 +625,43 @@ static bool config_field(struct run *run, const char *name, uint64_t *value)
 	return false;
 }
 
-/* config FIELD OP VALUE: at-least, at-most, within (bits); generation changed, same */
-static bool do_config(struct run *run, char *save)
+/*
+ * config FIELD at-least, at-most, within (bits) or has (a bit) VALUE; changed or
+ * same: since the beginning of the test.  needs ...: else the rest is skipped.
+ */
+static bool do_config(struct run *run, const char *word, char *save)
 {
 	char *field = strtok_r(NULL, " \t", &save);
 	char *op = strtok_r(NULL, " \t", &save);
 	char *number = strtok_r(NULL, " \t", &save);
-	uint64_t is, want = 0;
-	bool ok;
+	uint64_t is, was, want = 0;
+	bool ok = false;
 
 	read_config(run);
-	if (!field || !op || !config_field(run, field, &is) ||
+	if (!field || !op ||
+	    !config_field(&run->context.config, field, &is) ||
+	    !config_field(&run->begin, field, &was) ||
 	    (number && vec_number(number, &run->context, &want))) {
 		malformed(run, "config FIELD OP VALUE");
 		return false;
 	}
-	if (!strcmp(op, "at-least")) {
+	if (!strcmp(op, "at-least"))
 		ok = is >= want;
-	} else if (!strcmp(op, "at-most")) {
+	else if (!strcmp(op, "at-most"))
 		ok = is <= want;
-	} else if (!strcmp(op, "within")) {
+	else if (!strcmp(op, "within"))
 		ok = !(is & ~want);
-	} else if (!strcmp(op, "changed") || !strcmp(op, "same")) {
-		ok = (is != run->generation) == !strcmp(op, "changed");
-	} else {
+	else if (!strcmp(op, "has"))
+		ok = want < 64 && is >> want & 1;
+	else if (!strcmp(op, "changed"))
+		ok = is != was;
+	else if (!strcmp(op, "same"))
+		ok = is == was;
+	else
 		malformed(run, "config: no such comparison");
-		return false;
+	if (!strcmp(word, "needs")) {
+		run->skip = !ok;
+		return true;
 	}
 	return ok || fail(run, "%s is 0x%llx", field, (unsigned long long)is);
 }
@@ -710,18 +722,12 @@ static bool do_line(struct run *run, char *text)
 		return do_features(run, save);
 	if (!strcmp(word, "offers"))
 		return check_offer(run);
-	if (!strcmp(word, "config"))
-		return do_config(run, save);
+	if (!strcmp(word, "config") || !strcmp(word, "needs"))
+		return do_config(run, word, save);
 	if (!strcmp(word, "fill"))
 		return do_fill(run, save, true);
 	if (!strcmp(word, "overfill"))
 		return do_fill(run, save, false);
-	if (!strcmp(word, "needs-fast") || !strcmp(word, "needs-bulk2")) {
-		run->skip = strcmp(word, "needs-fast")
-				    ? run->context.config.num_bulk < 2
-				    : !run->context.config.num_fast;
-		return true;
-	}
 	if (!strcmp(word, "system-reset")) {
 		if (!run->t->system_reset) {
 			run->skip = true;
@@ -748,7 +754,7 @@ static bool begin_test(struct run *run)
 	if (!start(run, run->t->features(run->t->opaque) & ALL_FEATURES) ||
 	    !say(run, "reset-all -> OK"))
 		return false;
-	run->generation = run->context.config.generation;
+	run->begin = run->context.config;
 	return true;
 }
 

@@ -82,7 +82,8 @@ def swapped(vm, pages=1000):
     """Fails unless the guest did swap into the device, and nothing was lost.
 
     A driver that does what the specification says is never answered by an error
-    (drv.op.zero, drv.queues.fast).
+    (drv.op.zero, drv.op.room, drv.queues.fast, drv.create.number, drv.create.size,
+    drv.create.kind, drv.put.range, drv.get.range, drv.get.exclusive).
     """
     stats, disk = vm.stats(), vm.swap_stats()
     device = stats["device"]

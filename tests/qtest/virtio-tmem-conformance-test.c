@@ -23,6 +23,7 @@
 
 #define PACKED      BIT_ULL(VIRTIO_F_RING_PACKED)
 #define INDIRECT    BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC)
+#define IN_ORDER    BIT_ULL(VIRTIO_F_IN_ORDER)
 #define EVENT_IDX   BIT_ULL(VIRTIO_RING_F_EVENT_IDX)
 
 /* How the rings are, and which vectors are run over them */
@@ -510,6 +511,9 @@ static void register_tests(void)
         { "pools", "packed-7", PACKED | EVENT_IDX, 7 },
         { "framing", "packed-indirect", PACKED | INDIRECT, 5 },
         { "pages", "packed-1024", PACKED | INDIRECT | EVENT_IDX, 1024 },
+        /* dev.op.in-order: each request has a used entry of its own */
+        { "pages", "in-order", IN_ORDER, 64 },
+        { "framing", "packed-in-order", PACKED | IN_ORDER, 64 },
     };
 
     if (!getenv("TMEM_VECTORS")) {
@@ -520,7 +524,8 @@ static void register_tests(void)
             .before = small_store,
             .arg = (void *)&modes[i],
             .edge.extra_device_opts = "store=store0,num-fast-queues=1,"
-                                      "num-bulk-queues=2,packed=on",
+                                      "num-bulk-queues=2,packed=on,"
+                                      "in_order=on",
         };
         g_autofree char *name = g_strdup_printf("conformance-%s-%s",
                                                 modes[i].file, modes[i].name);

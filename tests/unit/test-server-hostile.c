@@ -285,6 +285,70 @@ static void v5_memory_changes(void **state)
 	assert_alive();
 }
 
+/* A vCPU that goes on writing its page while it is put: 1 to 8, or 101 to 108. */
+#if defined(__SANITIZE_THREAD__)
+__attribute__((no_sanitize("thread")))
+#endif
+static void *
+rewrite(void *arg)
+{
+	struct scribbler *s = arg;
+	volatile uint8_t *memory = s->memory;
+
+	for (unsigned int n = 0; !__atomic_load_n(&s->stop, __ATOMIC_RELAXED);
+	     n++)
+		for (size_t i = 0; i < s->bytes; i++)
+			memory[i] = 1 + n % 2 * 100 + (i * n >> 3) % 8;
+	return NULL;
+}
+
+/*
+ * V5: what is kept of such a page is made of its own bytes, and is the same
+ * each time.  (dev.put.changing)
+ */
+static void v5_page_changes(void **state)
+{
+	struct req req = { .op = VIRTIO_TMEM_OP_PUT,
+			   .pool = PERSISTENT,
+			   .count = 1 };
+	uint8_t wire[REQ], resp[RESP + 4], *page = calloc(1, PAGE);
+	struct iovec out[2] = { { wire, REQ }, { page, PAGE } };
+	struct iovec in = { resp, sizeof(resp) };
+	struct scribbler s = { .memory = page, .bytes = PAGE };
+	struct reply first = { 0 }, second = { 0 };
+	pthread_t thread;
+
+	memset(page, 1, PAGE);
+	assert_int_equal(pthread_create(&thread, NULL, rewrite, &s), 0);
+	for (unsigned int i = 0; i < 3000; i++) {
+		struct tmem_server_request rq = {
+			.out = out, .out_num = 2, .in = &in, .in_num = 1
+		};
+
+		req_encode(&req, wire);
+		assert_int_equal(tmem_server_submit(vm.queue[BULK], &rq), 0);
+		tmem_server_retire(vm.queue[BULK], &rq, true);
+		assert_int_equal(rq.status, OK);
+		get_pages(&vm, BULK, &req, &first);
+		get_pages(&vm, BULK, &req, &second);
+		assert_int_equal(first.done, rq.done);
+		assert_int_equal(second.done, rq.done);
+		for (unsigned int n = 0; rq.done && n < PAGE; n++) {
+			uint8_t byte = get_data(&first, 1)[n];
+
+			assert_int_equal(byte, get_data(&second, 1)[n]);
+			assert_true(byte && byte % 100 <= 8 && byte <= 108);
+		}
+	}
+	__atomic_store_n(&s.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	reply_free(&first);
+	reply_free(&second);
+	free(page);
+	tmem_tenant_reset(vm.tenant);
+	vm_pools(&vm);
+}
+
 /* V6: index + count and count x page size beyond what an integer holds. */
 static void v6_overflow(void **state)
 {
@@ -797,6 +861,7 @@ int main(void)
 		TEST(v3_destroy),
 		TEST(v5_answer_overwrites_request),
 		TEST(v5_memory_changes),
+		TEST(v5_page_changes),
 		TEST(v6_overflow),
 		TEST(v6_lengths),
 		TEST(v6_wrong_direction),

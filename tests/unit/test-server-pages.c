@@ -402,7 +402,10 @@ static void refusals_in_a_run(void **state)
 	reply_free(&reply);
 }
 
-/* The host has no memory to spare: even reserved pages are refused. */
+/*
+ * The host has no memory to spare: even reserved pages are refused.
+ * (dev.put.critical)
+ */
 static void headroom_is_kept(void **state)
 {
 	const struct vm_options options = { .reserved = 16 * MIB,
@@ -494,6 +497,7 @@ static void exclusive_get(void **state)
  * Until the answer is retired the page is neither found nor gone: an answer
  * that did not arrive gives it back.
  */
+/* dev.get.unused, dev.get.exclusive */
 static void exclusive_get_is_two_steps(void **state)
 {
 	struct virtio_tmem_req wire;
