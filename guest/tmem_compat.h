@@ -120,6 +120,7 @@ static inline struct gendisk *tmem_compat_bio_disk(struct bio *bio)
 
 struct tmem_disk_limits {
 	unsigned int max_discard_sectors;
+	unsigned int max_write_zeroes_sectors;
 	unsigned int dma_alignment;	/* mask */
 	unsigned int io_opt;		/* bytes */
 	bool synchronous;
@@ -135,7 +136,7 @@ static inline void tmem_compat_set_limits(struct request_queue *q,
 	blk_queue_io_opt(q, l->io_opt);
 	blk_queue_dma_alignment(q, l->dma_alignment);
 	blk_queue_max_discard_sectors(q, l->max_discard_sectors);
-	blk_queue_max_write_zeroes_sectors(q, l->max_discard_sectors);
+	blk_queue_max_write_zeroes_sectors(q, l->max_write_zeroes_sectors);
 	q->limits.discard_granularity = PAGE_SIZE;
 #ifdef QUEUE_FLAG_DISCARD
 	blk_queue_flag_set(QUEUE_FLAG_DISCARD, q);
@@ -165,7 +166,7 @@ tmem_compat_alloc_disk(const struct tmem_disk_limits *l)
 		.io_opt = l->io_opt,
 		.dma_alignment = l->dma_alignment,
 		.max_hw_discard_sectors = l->max_discard_sectors,
-		.max_write_zeroes_sectors = l->max_discard_sectors,
+		.max_write_zeroes_sectors = l->max_write_zeroes_sectors,
 		.discard_granularity = PAGE_SIZE,
 #ifdef BLK_FEAT_SYNCHRONOUS
 		.features = BLK_FEAT_STABLE_WRITES |

@@ -173,14 +173,14 @@ static bool tmem_swap_try_again(struct tmem_swap_io *io)
 	again = !READ_ONCE(swap->dead) &&
 		(atomic_long_read(&swap->nr_pending) ||
 		 tmem_swap_flushing(swap, 0, swap->nr_slots));
-	if (again)
+	if (again) {
 		list_add_tail(&io->link, &swap->refused);
+		tmem_swap_count(swap, TMEM_SWAP_RETRIES, 1);
+		/* Within the lock: once @refused is ended, @swap may be freed. */
+		mod_delayed_work(swap->flush_wq, &swap->flush_work, 0);
+	}
 	spin_unlock_irqrestore(&swap->lock, flags);
-	if (!again)
-		return false;
-	tmem_swap_count(swap, TMEM_SWAP_RETRIES, 1);
-	mod_delayed_work(swap->flush_wq, &swap->flush_work, 0);
-	return true;
+	return again;
 }
 
 void tmem_swap_done(struct tmem_request *req)
@@ -332,8 +332,13 @@ static bool tmem_swap_enter(struct tmem_swap *swap)
 
 static void tmem_swap_leave(struct tmem_swap *swap)
 {
-	if (atomic_dec_and_test(&swap->active))
-		wake_up(&swap->wait_idle);
+	unsigned long flags;
+
+	if (!atomic_dec_and_lock_irqsave(&swap->active, &swap->lock, flags))
+		return;
+	/* Within the lock: tmem_swap_remove() may free @swap after it. */
+	wake_up(&swap->wait_idle);
+	spin_unlock_irqrestore(&swap->lock, flags);
 }
 
 static void tmem_swap_batch_send(struct tmem_swap_batch *batch)

@@ -333,6 +333,12 @@ static int tmem_swap_add_disk(struct tmem_swap *swap)
 	unsigned int max_pages = tmem_max_pages(swap->dev);
 	struct tmem_disk_limits limits = {
 		.max_discard_sectors = UINT_MAX,
+		/*
+		 * Linux before 6.10 leaves it to this limit that a bio's bytes
+		 * fit into 32 bits, and cuts zeroing off otherwise.
+		 */
+		.max_write_zeroes_sectors = round_down(UINT_MAX >> SECTOR_SHIFT,
+						       SECTORS_PER_SLOT),
 		.io_opt = sync ? PAGE_SIZE : max_pages * PAGE_SIZE,
 		.synchronous = sync,
 		/* A slot in pieces of 512 bytes must fit into a request. */
@@ -446,6 +452,9 @@ static void tmem_swap_remove(struct tmem_device *dev)
 	cancel_delayed_work_sync(&swap->flush_work);
 	tmem_swap_end_refused(swap);
 	wait_event(swap->wait_idle, !atomic_read(&swap->active));
+	/* See tmem_swap_leave(). */
+	spin_lock_irq(&swap->lock);
+	spin_unlock_irq(&swap->lock);
 	wait_event(swap->wait_io, tmem_swap_all_free(swap));
 	del_gendisk(disk);
 	cancel_work_sync(&swap->send_work);

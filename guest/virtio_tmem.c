@@ -45,6 +45,11 @@
 #define TMEM_RETRY		(HZ / 50)
 /* The request header and the response. */
 #define TMEM_EXTRA_SEGS		2
+/*
+ * Of a chain.  A split ring of so many fits into a page: where memory is short,
+ * Linux makes it no larger when the guest wakes up, and it must not shrink then.
+ */
+#define TMEM_MAX_SEGS		128u
 /* Who waits longer on the CPU only keeps others from it. */
 #define TMEM_MAX_SPIN_US	1000
 /* Most queues that are used; more gain nothing. */
@@ -116,6 +121,8 @@ struct tmem_queue {
  * @broken:	failed, or going away: nothing is submitted any more, for good
  * @suspended:	there are no virtqueues: requests wait
  * @control:	serialises @ctl and protects @pools
+ * @reset:	serialises tmem_take_back(); nothing that waits for a request
+ *		is done under it
  * @ctl:	for pool requests
  * @pools:	numbers in use, a bit each
  * @config_work: looks at what has changed
@@ -142,6 +149,7 @@ struct tmem_device {
 
 	/* serialises @ctl, protects @pools */
 	struct mutex control;
+	struct mutex reset;	/* serialises tmem_take_back() */
 	struct tmem_request ctl;
 	unsigned long *pools;
 
@@ -275,12 +283,17 @@ static void tmem_decode(struct tmem_request *req)
 {
 	const struct virtio_tmem_resp *resp = &req->wire->resp;
 	struct tmem_device *dev = req->dev;
+	bool other;
 
 	req->completed = 0;
 	if (req->used < sizeof(*resp)) {
 		req->error = -EIO;
 		return;
 	}
+	/* Pages that this kernel did not put, whatever the status says. */
+	other = le32_to_cpu(resp->generation) != req->generation;
+	if (other)
+		schedule_work(&dev->config_work);
 	req->error = tmem_status_error(le16_to_cpu(resp->status));
 	if (req->error)
 		return;
@@ -289,12 +302,8 @@ static void tmem_decode(struct tmem_request *req)
 		return;
 	}
 	req->completed = min(le64_to_cpu(resp->done), req->count);
-	if (le32_to_cpu(resp->generation) == req->generation)
-		return;
-	/* These pages are not the ones that this kernel put, or soon will be. */
-	if (tmem_has_data(req))
+	if (other && tmem_has_data(req))
 		req->error = -EIO;
-	schedule_work(&dev->config_work);
 }
 
 static void tmem_complete(struct tmem_request *req)
@@ -491,8 +500,12 @@ static unsigned int tmem_queue_reap(struct tmem_device *dev,
 			list_move_tail(&req->link, &done);
 			q->nr_inflight--;
 		}
-		if (virtqueue_is_broken(q->vq))
+		if (virtqueue_is_broken(q->vq)) {
+			/* It would wait for ever for what it has sent. */
+			if (!dev->broken && !dev->suspended)
+				queue_work(tmem_wq, &dev->failure_work);
 			break;
+		}
 		tmem_queue_refill(dev, q, &failed);
 	} while (arm && q->nr_inflight && !virtqueue_enable_cb(q->vq));
 	left = q->nr_inflight;
@@ -540,6 +553,26 @@ void tmem_poll(struct tmem_device *dev)
 }
 EXPORT_SYMBOL_GPL(tmem_poll);
 
+/*
+ * The device asks for a reset, or has returned what it was not given.  Of a
+ * device that is suspended, and maybe without power, nothing is believed.
+ */
+static bool tmem_has_failed(struct tmem_device *dev)
+{
+	u8 status = dev->vdev->config->get_status(dev->vdev);
+	bool failed = status & VIRTIO_CONFIG_S_NEEDS_RESET;
+	unsigned int i;
+
+	for (i = 0; i < tmem_nr_queues(dev) && !failed; i++) {
+		struct tmem_queue *q = &dev->queues[i];
+
+		spin_lock_irq(&q->lock);
+		failed = q->vq && virtqueue_is_broken(q->vq);
+		spin_unlock_irq(&q->lock);
+	}
+	return failed && !READ_ONCE(dev->suspended) && !READ_ONCE(dev->broken);
+}
+
 int tmem_execute(struct tmem_request *req)
 {
 	req->done = NULL;
@@ -547,7 +580,10 @@ int tmem_execute(struct tmem_request *req)
 	tmem_submit(req);
 	tmem_kick(req->dev);
 	tmem_poll(req->dev);
-	wait_for_completion_io(&req->completion);
+	/* While a driver is probed or suspended, nobody tells it of a failure. */
+	while (!wait_for_completion_io_timeout(&req->completion, HZ))
+		if (tmem_has_failed(req->dev))
+			queue_work(tmem_wq, &req->dev->failure_work);
 	return req->error;
 }
 EXPORT_SYMBOL_GPL(tmem_execute);
@@ -836,7 +872,7 @@ static void tmem_config_changed(struct virtio_device *vdev)
 {
 	struct tmem_device *dev = vdev->priv;
 
-	schedule_work(&dev->failure_work);
+	queue_work(tmem_wq, &dev->failure_work);
 	schedule_work(&dev->config_work);
 }
 
@@ -963,7 +999,7 @@ static int tmem_read_limits(struct tmem_device *dev)
 	dev->nr_bulk = nr_bulk;
 	/* A request must be preallocated: do not follow a device into excess. */
 	dev->max_pages = min(max_pages, 256u);
-	dev->max_segs = min(max_segs - TMEM_EXTRA_SEGS, 256u);
+	dev->max_segs = min(max_segs, TMEM_MAX_SEGS) - TMEM_EXTRA_SEGS;
 	dev->max_pools = min(max_pools, 1024u);
 	return 0;
 }
@@ -1040,6 +1076,7 @@ static void tmem_take_back(struct tmem_device *dev, bool fail)
 	bool queues = false;
 	unsigned int i;
 
+	mutex_lock(&dev->reset);
 	for (i = 0; i < tmem_nr_queues(dev); i++) {
 		struct tmem_queue *q = &dev->queues[i];
 
@@ -1070,6 +1107,7 @@ static void tmem_take_back(struct tmem_device *dev, bool fail)
 	}
 	if (queues)
 		dev->vdev->config->del_vqs(dev->vdev);
+	mutex_unlock(&dev->reset);
 	tmem_fail_list(&requests);
 }
 
@@ -1081,13 +1119,13 @@ static void tmem_failure_work(struct work_struct *work)
 {
 	struct tmem_device *dev =
 		container_of(work, struct tmem_device, failure_work);
-	struct virtio_device *vdev = dev->vdev;
 
-	if (dev->broken ||
-	    !(vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_NEEDS_RESET))
+	if (!tmem_has_failed(dev))
 		return;
-	dev_err(&vdev->dev,
-		"the device has failed: all requests fail until the driver is loaded again\n");
+	/* A kernel that shuts down breaks the rings itself. */
+	if (system_state == SYSTEM_RUNNING)
+		dev_err(&dev->vdev->dev,
+			"the device has failed: all requests fail until the driver is loaded again\n");
 	tmem_take_back(dev, true);
 }
 
@@ -1110,6 +1148,7 @@ static int tmem_probe(struct virtio_device *vdev)
 	vdev->priv = dev;
 	dev->vdev = vdev;
 	mutex_init(&dev->control);
+	mutex_init(&dev->reset);
 	INIT_WORK(&dev->config_work, tmem_config_work);
 	INIT_WORK(&dev->failure_work, tmem_failure_work);
 	INIT_DELAYED_WORK(&dev->watchdog, tmem_watchdog_work);
@@ -1150,6 +1189,7 @@ static int tmem_probe(struct virtio_device *vdev)
 
 out_take_back:
 	tmem_take_back(dev, true);
+	cancel_work_sync(&dev->failure_work);
 	cancel_work_sync(&dev->config_work);
 	cancel_delayed_work_sync(&dev->watchdog);
 	cancel_delayed_work_sync(&dev->retry);
@@ -1176,6 +1216,7 @@ static void tmem_remove(struct virtio_device *vdev)
 			tmem_client_remove(tmem_clients[i], dev);
 	mutex_unlock(&tmem_devices_lock);
 	/* Not before the clients are through with submitting and polling. */
+	cancel_work_sync(&dev->failure_work);
 	cancel_work_sync(&dev->config_work);
 	cancel_delayed_work_sync(&dev->watchdog);
 	cancel_delayed_work_sync(&dev->retry);
@@ -1198,6 +1239,7 @@ static int tmem_freeze(struct virtio_device *vdev)
 	mutex_lock(&tmem_devices_lock);
 	tmem_take_back(dev, false);
 	mutex_unlock(&tmem_devices_lock);
+	cancel_work_sync(&dev->failure_work);
 	cancel_delayed_work_sync(&dev->watchdog);
 	cancel_delayed_work_sync(&dev->retry);
 	return 0;
@@ -1227,7 +1269,7 @@ static int tmem_restore(struct virtio_device *vdev)
 	for (i = 0; i < tmem_nr_queues(dev); i++)
 		tmem_queue_reap(dev, &dev->queues[i], true);
 	tmem_poll(dev);
-	schedule_work(&dev->failure_work);
+	queue_work(tmem_wq, &dev->failure_work);
 	schedule_work(&dev->config_work);
 	return 0;
 }

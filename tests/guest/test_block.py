@@ -43,6 +43,32 @@ def test_read_during_discard(kernel):
         equal(vm.swap_stats()["lost"], 0, "lost")
 
 
+def test_zero_4g(kernel):
+    """Zeroing of 4 GiB and more, which kernels count in 32 bits: no old byte is left."""
+    with guest(kernel, mem=192, reserved=128,
+               append="tmem_swap.disksize_mb=6144 tmem_swap.force=1") as vm:
+        def fill(seek):
+            vm.run(f"yes tmem | dd of=/dev/tmem0 bs=4k count=50 seek={seek} iflag=fullblock "
+                   "oflag=direct")
+
+        def zeros(seek):
+            vm.run("dd if=/dev/zero bs=4k count=50 2>/dev/null >/tmp/zeros;"
+                   f"dd if=/dev/tmem0 bs=4k count=50 skip={seek} iflag=direct 2>/dev/null |"
+                   "cmp - /tmp/zeros")
+
+        places = (100, 1 << 20, (1 << 20) + 1000, (6144 << 8) - 50)
+        for length in ("-l $((4 << 30))", "-o $((1 << 20)) -l $(((4 << 30) + 8192))", ""):
+            for seek in places:
+                fill(seek)
+            equal(vm.swap_stats()["present"], 200, "blocks written")
+            vm.run(f"blkdiscard -z {length} /dev/tmem0")
+            zeros(100 if not length.startswith("-o") else 1 << 20)
+            vm.run("blkdiscard -z /dev/tmem0")
+            for seek in places:
+                zeros(seek)
+            equal(vm.swap_stats()["present"], 0, "blocks that are not zeros")
+
+
 @on("5.10", "6.12")
 def test_filesystem(kernel):
     """A file system on it: metadata, flushes, trims."""
