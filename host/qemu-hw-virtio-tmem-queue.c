@@ -175,14 +175,17 @@ static bool virtio_tmem_serve_one(VirtIOTMEMQueue *q, VirtIOTMEMReq *req)
     return true;
 }
 
-static VirtIOTMEMProgress virtio_tmem_serve_batch(VirtIOTMEMQueue *q)
+/* Serves at most *@left requests, and takes them off that. */
+static VirtIOTMEMProgress virtio_tmem_serve_batch(VirtIOTMEMQueue *q,
+                                                  unsigned *left)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(q->tmem);
     VirtIOTMEMProgress progress = TMEM_QUEUE_MORE;
     unsigned served = 0;
     VirtIOTMEMReq *req;
 
-    while (progress == TMEM_QUEUE_MORE && served < VIRTIO_TMEM_BATCH) {
+    while (progress == TMEM_QUEUE_MORE && served < *left &&
+           !qatomic_read(&q->tmem->queues_wanted)) {
         req = virtqueue_pop(q->vq, sizeof(*req));
         if (!req) {
             progress = TMEM_QUEUE_EMPTY;
@@ -192,6 +195,7 @@ static VirtIOTMEMProgress virtio_tmem_serve_batch(VirtIOTMEMQueue *q)
             progress = TMEM_QUEUE_HALTED;
         }
     }
+    *left -= served;
     if (served) {
         qatomic_set(&q->requests, q->requests + served);
         if (virtio_tmem_in_iothread(q)) {
@@ -219,6 +223,7 @@ static void virtio_tmem_halt(VirtIOTMEMQueue *q)
 
 static void virtio_tmem_serve(VirtIOTMEMQueue *q)
 {
+    unsigned left = VIRTIO_TMEM_BATCH;
     VirtIOTMEMProgress progress;
 
     do {
@@ -230,7 +235,7 @@ static void virtio_tmem_serve(VirtIOTMEMQueue *q)
             virtio_queue_set_notification(q->vq, 0);
             q->quiet = true;
         }
-        progress = virtio_tmem_serve_batch(q);
+        progress = virtio_tmem_serve_batch(q, &left);
         if (progress == TMEM_QUEUE_MORE) {
             qemu_bh_schedule(virtio_tmem_in_iothread(q) ? q->iothread_bh
                                                         : q->bh);
@@ -244,7 +249,20 @@ static void virtio_tmem_serve(VirtIOTMEMQueue *q)
             virtio_tmem_halt(q);
             return;
         }
+        /* Whoever fills the ring as fast as it is emptied waits its turn */
     } while (!virtio_queue_empty(q->vq));
+}
+
+/*
+ * Run @bh in the IOThread and wait for it, with the BQL held.  A queue that is
+ * being served stops after the request at hand.
+ */
+static void virtio_tmem_run_in_iothread(VirtIOTMEM *s, QEMUBHFunc *bh,
+                                        void *opaque)
+{
+    qatomic_set(&s->queues_wanted, true);
+    aio_wait_bh_oneshot(virtio_tmem_bulk_context(s), bh, opaque);
+    qatomic_set(&s->queues_wanted, false);
 }
 
 void virtio_tmem_bh(void *opaque)
@@ -292,12 +310,16 @@ void virtio_tmem_handle_bulk(VirtIODevice *vdev, VirtQueue *vq)
 
 static void virtio_tmem_thaw_bh(void *opaque)
 {
-    VirtIOTMEMQueue *q = opaque;
+    VirtIOTMEM *s = opaque;
 
-    if (q->halted) {
-        q->halted = false;
-        virtio_queue_aio_attach_host_notifier(q->vq,
-                                              qemu_get_current_aio_context());
+    for (unsigned i = s->num_fast; i < virtio_tmem_num_queues(s); i++) {
+        VirtIOTMEMQueue *q = &s->queues[i];
+
+        if (q->halted) {
+            q->halted = false;
+            virtio_queue_aio_attach_host_notifier(
+                q->vq, qemu_get_current_aio_context());
+        }
     }
 }
 
@@ -315,13 +337,14 @@ static void virtio_tmem_enable_bh(void *opaque)
 /* Frozen queues go on.  Context: BQL held */
 void virtio_tmem_thaw(VirtIOTMEM *s)
 {
+    if (s->ioeventfd_started) {
+        virtio_tmem_run_in_iothread(s, virtio_tmem_thaw_bh, s);
+        return;
+    }
     for (unsigned i = s->num_fast; i < virtio_tmem_num_queues(s); i++) {
         VirtIOTMEMQueue *q = &s->queues[i];
 
-        if (virtio_tmem_in_iothread(q)) {
-            aio_wait_bh_oneshot(virtio_tmem_bulk_context(s),
-                                virtio_tmem_thaw_bh, q);
-        } else if (q->halted) {
+        if (q->halted) {
             q->halted = false;
             qemu_bh_schedule(q->bh);
         }
@@ -414,6 +437,16 @@ static void virtio_tmem_stop_queue_bh(void *opaque)
     }
 }
 
+/* All at once: one after another they would go on serving meanwhile. */
+static void virtio_tmem_stop_bh(void *opaque)
+{
+    VirtIOTMEM *s = opaque;
+
+    for (unsigned i = s->num_fast; i < virtio_tmem_num_queues(s); i++) {
+        virtio_tmem_stop_queue_bh(&s->queues[i]);
+    }
+}
+
 /* No request is running when this returns.  Context: BQL held */
 void virtio_tmem_stop_ioeventfd(VirtIODevice *vdev)
 {
@@ -428,10 +461,7 @@ void virtio_tmem_stop_ioeventfd(VirtIODevice *vdev)
     }
     s->ioeventfd_stopping = true;
 
-    for (i = s->num_fast; i < nvqs; i++) {
-        aio_wait_bh_oneshot(virtio_tmem_bulk_context(s),
-                            virtio_tmem_stop_queue_bh, &s->queues[i]);
-    }
+    virtio_tmem_run_in_iothread(s, virtio_tmem_stop_bh, s);
 
     memory_region_transaction_begin();
     for (i = s->num_fast; i < nvqs; i++) {
@@ -461,8 +491,7 @@ void virtio_tmem_queue_reset(VirtIODevice *vdev, uint32_t index)
     q = &s->queues[index];
     qemu_bh_cancel(q->bh);
     if (virtio_tmem_in_iothread(q)) {
-        aio_wait_bh_oneshot(virtio_tmem_bulk_context(s),
-                            virtio_tmem_stop_queue_bh, q);
+        virtio_tmem_run_in_iothread(s, virtio_tmem_stop_queue_bh, q);
     }
     q->quiet = false;
     q->halted = false;
@@ -479,7 +508,6 @@ void virtio_tmem_queue_enable(VirtIODevice *vdev, uint32_t index)
     q = &s->queues[index];
     /* A driver may enable a queue that is enabled, and halted */
     if (virtio_tmem_in_iothread(q)) {
-        aio_wait_bh_oneshot(virtio_tmem_bulk_context(s),
-                            virtio_tmem_enable_bh, q);
+        virtio_tmem_run_in_iothread(s, virtio_tmem_enable_bh, q);
     }
 }

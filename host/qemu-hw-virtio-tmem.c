@@ -130,10 +130,12 @@ static void virtio_tmem_store_changed(TmemStoreUser *user)
     VirtIOTMEM *s = container_of(user, VirtIOTMEM, user);
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
 
-    if (!tmem_tenant_frozen(user->tenant) && !vdev->broken &&
-        !qatomic_read(&s->broken)) {
+    bool frozen = tmem_tenant_frozen(user->tenant);
+
+    if (s->frozen && !frozen && !vdev->broken && !qatomic_read(&s->broken)) {
         virtio_tmem_thaw(s);
     }
+    s->frozen = frozen;
     virtio_tmem_arm_step(s);
     virtio_tmem_update_config(s);
 }
@@ -468,6 +470,7 @@ static void virtio_tmem_device_realize(DeviceState *dev, Error **errp)
 
     virtio_init(vdev, VIRTIO_ID_TMEM, sizeof(struct virtio_tmem_config));
     vdev->ram_only = true;
+    vdev->pause_queues = true;
     virtio_tmem_add_queues(s);
     s->step_timer = aio_timer_new(virtio_tmem_bulk_context(s),
                                   QEMU_CLOCK_REALTIME, SCALE_MS,

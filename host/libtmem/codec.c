@@ -5,7 +5,8 @@
  * The page may change while it is read.  LZ4's compressor then stays within
  * its bounds, which depend on lengths alone, and makes a block of the right
  * length that decodes to something: the guest's own race.  The decoder runs on
- * private bytes with every bound checked.
+ * private bytes with every bound checked.  A match that such a race has put at
+ * its own place decodes to zeros since LZ4 1.9, not to what was in memory.
  */
 #include <lz4.h>
 

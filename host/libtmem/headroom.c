@@ -177,6 +177,8 @@ static void use_fakes(struct headroom *headroom, const char *dir)
 		 "%s/meminfo", dir);
 	snprintf(headroom->statm_path, sizeof(headroom->statm_path), "%s/statm",
 		 dir);
+	snprintf(headroom->status_path, sizeof(headroom->status_path),
+		 "%s/status", dir);
 }
 
 void headroom_init(struct headroom *headroom,
@@ -191,6 +193,7 @@ void headroom_init(struct headroom *headroom,
 	headroom->host_headroom = config->host_headroom;
 	strcpy(headroom->meminfo_path, "/proc/meminfo");
 	strcpy(headroom->statm_path, "/proc/self/statm");
+	strcpy(headroom->status_path, "/proc/self/status");
 	if (fakes)
 		use_fakes(headroom, fakes);
 	else if (config->cgroup_headroom != UINT64_MAX)
@@ -217,6 +220,8 @@ static uint64_t process_needs(struct headroom *headroom, uint64_t store_held)
 		fclose(file);
 	}
 	resident *= sysconf(_SC_PAGESIZE);
+	/* Pages of hugetlbfs are not in it. */
+	resident += read_field(headroom->status_path, "HugetlbPages", 0);
 	resident -= MIN(resident, store_held);
 	return headroom->process_bytes - MIN(resident, headroom->process_bytes);
 }

@@ -11,7 +11,6 @@
 #include "internal.h"
 
 #define OBJECTS_MIN 16u
-#define MAX_LEVELS ((64 - LEAF_SHIFT + NODE_SHIFT - 1) / NODE_SHIFT)
 
 static uint32_t hash_bytes(const uint8_t *bytes, size_t size)
 {

@@ -289,6 +289,12 @@ struct tmem_object {
 
 #define OBJECT_DETACHED (1ull << 63)
 
+/* Levels of nodes that 64 bits of index need, and what a page alone can cost. */
+#define INDEX_LEVELS ((64 - LEAF_SHIFT + NODE_SHIFT - 1) / NODE_SHIFT)
+#define INDEX_MOST_BYTES                                                       \
+	(sizeof(struct tmem_leaf) + INDEX_LEVELS * sizeof(struct node) +       \
+	 sizeof(struct tmem_object))
+
 static inline bool object_detached(struct tmem_object *object)
 {
 	return atomic_load(&object->pages) & OBJECT_DETACHED;
@@ -413,7 +419,7 @@ struct headroom {
 	uint64_t cgroup_headroom, host_headroom, process_bytes;
 	char limit_path[8][256], usage_path[8][256], stat_path[8][256];
 	unsigned int levels;
-	char meminfo_path[256], statm_path[256];
+	char meminfo_path[256], statm_path[256], status_path[256];
 	/* Bytes that may be taken before a new look, and until when. */
 	uint64_t allowance, allowance_end_ns;
 	uint64_t next_look_ns; /* not before, while there is no room */
@@ -460,6 +466,9 @@ static inline void store_free(struct tmem_store *store, void *ptr)
 	if (ptr)
 		store->memory.free(store->memory_opaque, ptr);
 }
+
+/* May the store take @bytes more of the host?  0 or -EBUSY. */
+int store_ask_host(struct tmem_store *store, uint64_t bytes);
 
 /*
  * May @tenant hold @bytes more?  0, -ENOSPC (a limit), -EBUSY (headroom).

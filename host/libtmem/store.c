@@ -158,7 +158,7 @@ static uint64_t store_reserved(struct tmem_store *store,
 }
 
 /* 0 or -EBUSY. */
-static int store_ask_host(struct tmem_store *store, uint64_t bytes)
+int store_ask_host(struct tmem_store *store, uint64_t bytes)
 {
 	uint64_t held;
 

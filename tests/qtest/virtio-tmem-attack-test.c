@@ -13,6 +13,8 @@
 #include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "libqos/qgraph.h"
+#include "libqos/virtio-pci.h"
+#include "standard-headers/linux/virtio_pci.h"
 #include "standard-headers/linux/virtio_ring.h"
 #include "virtio-tmem-driver.h"
 
@@ -29,7 +31,7 @@ static uint64_t resident(Driver *d)
 
     g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
     g_assert_cmpint(sscanf(text, "%lu %lu", &size, &pages), ==, 2);
-    return (uint64_t)pages * getpagesize();
+    return (uint64_t)pages * sysconf(_SC_PAGESIZE);
 }
 
 /*
@@ -67,6 +69,11 @@ static void wait_used(Driver *d, int queue)
         g_assert_cmpint(g_get_monotonic_time(), <, end);
         qtest_clock_step(d->qts, 100);
     }
+}
+
+static bool needs_reset_now(Driver *d)
+{
+    return d->vdev->bus->get_status(d->vdev) & VIRTIO_CONFIG_S_NEEDS_RESET;
 }
 
 /*
@@ -235,6 +242,45 @@ static void test_two_queues(void *obj, void *data, QGuestAllocator *alloc)
     driver_free(&d);
 }
 
+/*
+ * The size and the addresses of a ring are written while the IOThread reads it:
+ * whatever comes of it, QEMU is there afterwards.
+ */
+static void test_ring_changes(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    QVirtioPCIDevice *dev = container_of(d.vdev, QVirtioPCIDevice, vdev);
+    uint64_t common = dev->common_cfg_offset;
+    uint64_t size = common + offsetof(struct virtio_pci_common_cfg, queue_size);
+    uint64_t enable = common +
+                      offsetof(struct virtio_pci_common_cfg, queue_enable);
+    struct virtio_tmem_req get = request(VIRTIO_TMEM_OP_GET, 0, 1, 1);
+    Answer a = { 0 };
+
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    put_ok(&d, 0, 1, 1, 5);
+    for (int round = 0; round < 4; round++) {
+        fill_ring(&d, BULK, queue_chain(&d, BULK, &get, sizeof(get), NULL, 0,
+                                        response_size(&get)));
+        d.vdev->bus->queue_select(d.vdev, BULK);
+        for (int i = 0; i < 400 && !(i % 16 == 15 && needs_reset_now(&d)); i++) {
+            move_on(&d, BULK, 1024);
+            for (int n = 0; n < 8; n++) {
+                qpci_io_writew(dev->pdev, dev->bar, size, 256);
+                qpci_io_writew(dev->pdev, dev->bar, size, 1024);
+            }
+            if (round & 1) {
+                qpci_io_writew(dev->pdev, dev->bar, enable, 1);
+            }
+        }
+        driver_down(&d);
+        driver_up(&d);
+        submit(&d, BULK, get, NULL, 0, &a);
+        expect_page(&a, 0, 5);
+    }
+    driver_free(&d);
+}
+
 /* Two devices on one store have pools of their own.  (dev.security.isolation) */
 static void test_two_devices(void *obj, void *data, QGuestAllocator *alloc)
 {
@@ -270,6 +316,7 @@ static void register_virtio_tmem_attack_test(void)
     qos_add_test("refilled", "virtio-tmem", test_refilled, &store);
     qos_add_test("overlap", "virtio-tmem", test_overlap, &store);
     qos_add_test("two-queues", "virtio-tmem", test_two_queues, &store);
+    qos_add_test("ring-changes", "virtio-tmem", test_ring_changes, &store);
     qos_add_test("two-devices", "virtio-tmem", test_two_devices, &store);
 }
 

@@ -192,12 +192,16 @@ static void fake(const char *name, const char *format, uint64_t value)
 	fclose(file);
 }
 
-/* A store in a cgroup of 256 MiB, of which @used are taken. */
-static void open_in_cgroup(struct fixture *f, uint64_t used)
+/*
+ * A store in a cgroup of 256 MiB, of which @used are taken, by a process that
+ * will take @process in all.
+ */
+static void open_process(struct fixture *f, uint64_t used, uint64_t process)
 {
 	struct tmem_store_config config = { .size = sizeof(config),
 					    .max_bytes = 1024 * MIB,
-					    .host_headroom = UINT64_MAX };
+					    .host_headroom = UINT64_MAX,
+					    .process_bytes = process };
 	struct tmem_limits limits = { .persistent_reserved = 512 * MIB };
 
 	memset(f, 0, sizeof(*f));
@@ -215,13 +219,18 @@ static void open_in_cgroup(struct fixture *f, uint64_t used)
 	pool_open(f, 0, P);
 }
 
+static void open_in_cgroup(struct fixture *f, uint64_t used)
+{
+	open_process(f, used, 0);
+}
+
 static int remove_fakes(void **state)
 {
 	static const char *const name[] = { "memory.max", "memory.current",
-					    "memory.stat" };
+					    "memory.stat", "statm", "status" };
 	char path[100];
 
-	for (unsigned int i = 0; i < 3; i++) {
+	for (unsigned int i = 0; i < 5; i++) {
 		snprintf(path, sizeof(path), "%s/%s", fakes, name[i]);
 		unlink(path);
 	}
@@ -245,6 +254,39 @@ static void old_room_is_no_room(void **state)
 	assert_in_range(accepted, 0, 1);
 	assert_int_equal(tmem_tenant_pressure(f.tenant), 3);
 	fixture_close(&f);
+}
+
+/* Index structures are the host's memory as well, also those of a reservation. */
+static void index_asks_the_host(void **state)
+{
+	uint64_t accepted = 0, before;
+	struct fixture f;
+
+	open_in_cgroup(&f, 250 * MIB);
+	before = held(&f);
+	for (uint64_t i = 0; i < 20000; i++)
+		/* Of one word: it takes nothing but index. */
+		accepted += put(&f, 0, i, UINT64_MAX - i, 0) == TMEM_PAGE_OK;
+	assert_in_range(accepted, 0, 2000);
+	assert_true(held(&f) - before < 4 * MIB);
+	fixture_close(&f);
+}
+
+/* A guest's memory on hugetlbfs is there, though not among resident pages. */
+static void hugetlb_pages_are_resident(void **state)
+{
+	struct fixture f;
+
+	fake("statm", "1 %lu\n", 1);
+	fake("status", "HugetlbPages:\t %lu kB\n", 128 * MIB / 1024);
+	open_process(&f, 130 * MIB, 128 * MIB);
+	assert_int_equal(put(&f, 0, 1, 0, 3), TMEM_PAGE_OK);
+	fixture_close(&f);
+	fake("status", "HugetlbPages:\t %lu kB\n", 0);
+	open_process(&f, 130 * MIB, 128 * MIB);
+	assert_int_equal(put(&f, 0, 1, 0, 3), TMEM_PAGE_REFUSED);
+	fixture_close(&f);
+	fake("statm", "1 %lu\n", 0);
 }
 
 /* Pressure goes when its cause does, also if nobody dares to put. */
@@ -330,6 +372,8 @@ int main(void)
 		cmocka_unit_test(evicted_pages_leave_no_index),
 		cmocka_unit_test(lowered_ephemeral_limit_evicts),
 		cmocka_unit_test(old_room_is_no_room),
+		cmocka_unit_test(index_asks_the_host),
+		cmocka_unit_test(hugetlb_pages_are_resident),
 		cmocka_unit_test(pressure_ends),
 		cmocka_unit_test(what_cannot_be_locked_is_refused),
 	};

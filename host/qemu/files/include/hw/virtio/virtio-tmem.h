@@ -74,6 +74,8 @@ struct VirtIOTMEM {
     bool ioeventfd_starting;
     bool ioeventfd_started;
     bool ioeventfd_stopping;
+    bool queues_wanted;         /* the BQL's holder waits for the IOThread */
+    bool frozen;                /* the store was, when it last changed */
 
     /* What ops left behind is done a moment later; in the bulk context */
     QEMUTimer *step_timer;
