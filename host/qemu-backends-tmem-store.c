@@ -70,6 +70,12 @@ static bool tmem_store_check_fit(TmemStore *s, uint64_t size,
     uint64_t each = tmem_reservation_cost(reserved);
     uint64_t need;
 
+    if (reserved > TMEM_MAX_RESERVED) {
+        error_setg(errp, "tmem-store '%s': %s=%" PRIu64 ": must be at most "
+                   "%llu (192 GiB)", tmem_store_id(s),
+                   TMEM_STORE_RESERVED_PROP, reserved, TMEM_MAX_RESERVED);
+        return false;
+    }
     if (umul64_overflow(each, users, &need)) {
         need = UINT64_MAX;
     }

@@ -63,24 +63,33 @@ static uint64_t read_field(const char *path, const char *key, uint64_t missing)
 	return missing;
 }
 
-/* Does @path exist with a limit?  Then it is one level to watch. */
+/* A file of a level: the limit, what is used of it, statistics. */
+static const char *level_file(const struct headroom *headroom, unsigned int i,
+			      unsigned int which, char *path)
+{
+	static const char *const name[2][3] = {
+		{ "memory.limit_in_bytes", "memory.usage_in_bytes",
+		  "memory.stat" },
+		{ "memory.max", "memory.current", "memory.stat" },
+	};
+
+	snprintf(path, HEADROOM_PATH + 32, "%s/%s", headroom->level[i].dir,
+		 name[headroom->level[i].v2][which]);
+	return path;
+}
+
+/* Is there a limit in @dir?  Then it is one level to watch. */
 static void add_level(struct headroom *headroom, const char *dir, bool v2)
 {
 	unsigned int n = headroom->levels;
-	static const char *const name[2][2] = {
-		{ "memory.limit_in_bytes", "memory.usage_in_bytes" },
-		{ "memory.max", "memory.current" },
-	};
+	char path[HEADROOM_PATH + 32];
 
-	if (n == ARRAY_SIZE(headroom->limit_path))
+	if (n == HEADROOM_LEVELS)
 		return;
-	snprintf(headroom->limit_path[n], sizeof(headroom->limit_path[n]),
-		 "%s/%s", dir, name[v2][0]);
-	snprintf(headroom->usage_path[n], sizeof(headroom->usage_path[n]),
-		 "%s/%s", dir, name[v2][1]);
-	snprintf(headroom->stat_path[n], sizeof(headroom->stat_path[n]),
-		 "%s/memory.stat", dir);
-	if (!access(headroom->limit_path[n], R_OK))
+	snprintf(headroom->level[n].dir, sizeof(headroom->level[n].dir), "%s",
+		 dir);
+	headroom->level[n].v2 = v2;
+	if (!access(level_file(headroom, n, 0, path), R_OK))
 		headroom->levels++;
 }
 
@@ -88,14 +97,14 @@ static void add_level(struct headroom *headroom, const char *dir, bool v2)
 static void add_levels(struct headroom *headroom, const char *mount, char *path,
 		       bool v2)
 {
-	char dir[512];
+	char dir[HEADROOM_PATH];
 
 	for (;;) {
 		char *slash;
 
 		snprintf(dir, sizeof(dir), "%s%s", mount,
 			 strcmp(path, "/") ? path : "");
-		if (strlen(dir) < 200)
+		if (strlen(dir) < HEADROOM_PATH - 1)
 			add_level(headroom, dir, v2);
 		slash = strrchr(path, '/');
 		if (!slash || !path[1])
@@ -108,7 +117,7 @@ static void add_levels(struct headroom *headroom, const char *mount, char *path,
 static bool find_mount(bool v2, char *mount, size_t mount_size, char *root,
 		       size_t root_size)
 {
-	char line[1024];
+	char line[4096];
 	FILE *file = fopen("/proc/self/mountinfo", "re");
 	bool found = false;
 
@@ -133,7 +142,7 @@ static bool find_mount(bool v2, char *mount, size_t mount_size, char *root,
 
 static void find_cgroups(struct headroom *headroom)
 {
-	char line[512];
+	char line[HEADROOM_PATH];
 	FILE *file = fopen("/proc/self/cgroup", "re");
 
 	while (file && fgets(line, sizeof(line), file)) {
@@ -233,8 +242,9 @@ static uint64_t look(struct headroom *headroom, uint64_t store_held)
 	uint64_t needs = process_needs(headroom, store_held);
 
 	for (unsigned int i = 0; i < headroom->levels; i++) {
-		uint64_t limit = read_number(headroom->limit_path[i]);
-		uint64_t usage = read_number(headroom->usage_path[i]);
+		char path[HEADROOM_PATH + 32];
+		uint64_t limit = read_number(level_file(headroom, i, 0, path));
+		uint64_t usage = read_number(level_file(headroom, i, 1, path));
 		uint64_t cache, keep = headroom->cgroup_headroom;
 
 		/* v1 says "no limit" by a huge number. */
@@ -243,11 +253,10 @@ static uint64_t look(struct headroom *headroom, uint64_t store_held)
 		if (!keep)
 			keep = clamp(limit / 32, 4 * MIB, 256 * MIB);
 		/* Cold page cache goes before anybody is killed. */
-		cache = read_field(headroom->stat_path[i],
-				   "total_inactive_file", UINT64_MAX);
+		level_file(headroom, i, 2, path);
+		cache = read_field(path, "total_inactive_file", UINT64_MAX);
 		if (cache == UINT64_MAX)
-			cache = read_field(headroom->stat_path[i],
-					   "inactive_file", 0);
+			cache = read_field(path, "inactive_file", 0);
 		usage -= MIN(usage, cache);
 		keep = MIN(keep, limit);
 		keep += usage + MIN(needs, limit);

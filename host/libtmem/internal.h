@@ -414,10 +414,17 @@ struct tmem_tenant {
 
 /* -------------------------------------------------------------- headroom */
 
+/* Cgroups above one another that are looked at, and the longest path. */
+#define HEADROOM_LEVELS 16
+#define HEADROOM_PATH	480
+
 struct headroom {
 	pthread_mutex_t lock;
 	uint64_t cgroup_headroom, host_headroom, process_bytes;
-	char limit_path[8][256], usage_path[8][256], stat_path[8][256];
+	struct {
+		char dir[HEADROOM_PATH];
+		bool v2;
+	} level[HEADROOM_LEVELS];
 	unsigned int levels;
 	char meminfo_path[256], statm_path[256], status_path[256];
 	/* Bytes that may be taken before a new look, and until when. */

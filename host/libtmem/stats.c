@@ -68,7 +68,9 @@ void tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats)
 				 stats);
 	pthread_rwlock_unlock(&store->tenants_lock);
 	stats->held_bytes += sizeof(*store);
-	stats->held_peak_bytes = atomic_load(&store->held_peak);
+	/* Index grows without being noted each time. */
+	stats->held_peak_bytes =
+		MAX(atomic_load(&store->held_peak), stats->held_bytes);
 	stats->draining_pages = atomic_load(&store->draining_pages);
 }
 

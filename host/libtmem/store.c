@@ -36,7 +36,8 @@ uint64_t tmem_reservation_fit(uint64_t max_bytes)
 		return 0;
 	raw = max_bytes - RESERVATION_FIXED;
 	raw -= raw / (RESERVATION_PARTS + 1);
-	return raw & ~(uint64_t)(SEGMENT_BYTES - 1);
+	raw &= ~(uint64_t)(SEGMENT_BYTES - 1);
+	return MIN(raw, TMEM_MAX_RESERVED);
 }
 
 /* ------------------------------------------------------------------ store */
@@ -306,7 +307,8 @@ static int limits_apply(struct tmem_tenant *tenant,
 	uint64_t cost = tmem_reservation_cost(limits->persistent_reserved);
 	uint64_t others = store_reserved(store, tenant);
 
-	if (limits->persistent_max && limits->persistent_max < cost)
+	if (limits->persistent_reserved > TMEM_MAX_RESERVED ||
+	    (limits->persistent_max && limits->persistent_max < cost))
 		return -EINVAL;
 	if (cost > store->max_bytes || others > store->max_bytes - cost)
 		return -ENOSPC;

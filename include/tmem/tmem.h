@@ -69,6 +69,11 @@ struct tmem_ctx;
 #define TMEM_MAX_RUN 512
 /* Most indexes that hold a page that one flush removes before it returns. */
 #define TMEM_FLUSH_BATCH 4096
+/*
+ * Most bytes that can be reserved for a tenant: three quarters of what its
+ * structures can name; the rest is for fragmentation.
+ */
+#define TMEM_MAX_RESERVED (192ull << 30)
 /* A tenant's name, with the final 0. */
 #define TMEM_NAME_SIZE 128
 

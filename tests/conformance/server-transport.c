@@ -56,7 +56,8 @@ static void device_open(struct device *d)
 	};
 
 	must(tmem_store_create(&store, &d->store), "store");
-	must(tmem_tenant_open(d->store, "device", &limits, &d->tenant), "tenant");
+	must(tmem_tenant_open(d->store, "device", &limits, &d->tenant),
+	     "tenant");
 	config.store = d->store;
 	config.tenant = d->tenant;
 	must(tmem_server_create(&config, &d->server), "server");

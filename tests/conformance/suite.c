@@ -11,12 +11,11 @@
 #include "suite.h"
 #include "vector.h"
 
-#define CANARY	  0xa5
-#define MAX_BATCH 32
-#define REQ	  sizeof(struct virtio_tmem_req)
-#define RESP	  sizeof(struct virtio_tmem_resp)
-#define KINDS                                                                  \
-	(1u << VIRTIO_TMEM_F_PERSISTENT | 1u << VIRTIO_TMEM_F_EPHEMERAL)
+#define CANARY	     0xa5
+#define MAX_BATCH    32
+#define REQ	     sizeof(struct virtio_tmem_req)
+#define RESP	     sizeof(struct virtio_tmem_resp)
+#define KINDS	     (1u << VIRTIO_TMEM_F_PERSISTENT | 1u << VIRTIO_TMEM_F_EPHEMERAL)
 #define ALL_FEATURES (KINDS | 1u << VIRTIO_TMEM_F_EVENTS)
 
 /* A request on its way, and what came back. */
@@ -42,7 +41,7 @@ struct run {
 	unsigned int num_batch;
 	bool in_batch;
 	bool malformed;
-	bool skip; /* the rest of this test */
+	bool skip;	   /* the rest of this test */
 	char failure[512]; /* of this test; empty: none */
 };
 
@@ -276,7 +275,8 @@ static size_t used_right(const struct flight *f, const struct reply *a)
 	       (r->op == VIRTIO_TMEM_OP_GET ? last * f->page_size : 0);
 }
 
-/* dev.op.beyond, dev.op.written: canaries, or zeros for pages that were spoilt. */
+/* dev.op.beyond, dev.op.written: canaries, or zeros for pages that were spoilt.
+ */
 static bool check_beyond(struct run *run, const struct flight *f,
 			 const struct reply *a)
 {
@@ -318,8 +318,10 @@ static bool check_pages(struct run *run, const struct flight *f,
 		if (status != VIRTIO_TMEM_S_OK &&
 		    page + f->page_size <= f->in + a->used &&
 		    !all(page, f->page_size, 0))
-			return fail(run, "page %llu was not found and is not "
-				    "zeros", (unsigned long long)i);
+			return fail(run,
+				    "page %llu was not found and is not "
+				    "zeros",
+				    (unsigned long long)i);
 	}
 	if (a->done != ok)
 		return fail(run, "done is %llu, but %llu pages are OK",
@@ -340,7 +342,8 @@ static bool check_done(struct run *run, const struct flight *f,
 	if (r->op == VIRTIO_TMEM_OP_FLUSH)
 		/* dev.flush.some */
 		return (a->done && a->done <= r->count) ||
-		       fail(run, "done %llu of %llu", (unsigned long long)a->done,
+		       fail(run, "done %llu of %llu",
+			    (unsigned long long)a->done,
 			    (unsigned long long)r->count);
 	if (paged(r) || r->op == VIRTIO_TMEM_OP_POOL_CREATE)
 		return true;
@@ -364,7 +367,8 @@ static bool check_laws(struct run *run, struct flight *f, struct reply *a)
 	a->done = le64toh(resp.done);
 	a->extra = f->in + RESP;
 	a->pages = paged(&f->line.request) && a->status == VIRTIO_TMEM_S_OK
-			   ? f->line.request.count : 0;
+			   ? f->line.request.count
+			   : 0;
 	if (a->pages > run->context.config.max_pages)
 		return fail(run, "OK for more than max_pages");
 	/* dev.op.resp-flags */
@@ -373,8 +377,10 @@ static bool check_laws(struct run *run, struct flight *f, struct reply *a)
 	read_config(run);
 	/* dev.generation.same, dev.generation.config */
 	if (le32toh(resp.generation) != run->context.config.generation)
-		return fail(run, "generation %u in the response, %u in the "
-			    "configuration", le32toh(resp.generation),
+		return fail(run,
+			    "generation %u in the response, %u in the "
+			    "configuration",
+			    le32toh(resp.generation),
 			    run->context.config.generation);
 	if (a->pages && a->used < RESP + 4 * a->pages)
 		return fail(run, "used length %u ends within page[]", a->used);
@@ -537,8 +543,8 @@ static bool say(struct run *run, const char *format, ...)
 
 /*
  * overfill POOL PAGES SEED: put so many incompressible pages, which the device
- * need not take, and again with other bytes; a page that was refused must not be
- * there, one that was accepted must be the newer one.
+ * need not take, and again with other bytes; a page that was refused must not
+ * be there, one that was accepted must be the newer one.
  */
 static bool overfill(struct run *run, unsigned int pool, uint64_t pages,
 		     bool all_accepted)
@@ -551,9 +557,12 @@ static bool overfill(struct run *run, unsigned int pool, uint64_t pages,
 		for (uint64_t i = 0; i < pages && ok; i++) {
 			struct flight *f = &run->batch[0];
 
-			run->in_batch = true; /* look at it before it is freed */
-			ok = say(run, "put pool=%u object=full index=%llu "
-				 "data=r%llu -> OK", pool, (unsigned long long)i,
+			run->in_batch =
+				true; /* look at it before it is freed */
+			ok = say(run,
+				 "put pool=%u object=full index=%llu "
+				 "data=r%llu -> OK",
+				 pool, (unsigned long long)i,
 				 (unsigned long long)(i * 2 + round * 1000003));
 			run->in_batch = false;
 			if (!ok)
@@ -567,9 +576,10 @@ static bool overfill(struct run *run, unsigned int pool, uint64_t pages,
 			run->num_batch = 0;
 		}
 		for (uint64_t i = 0; i < pages && ok; i++)
-			ok = say(run, "get pool=%u object=full index=%llu "
-				 "data=r%llu -> OK pages=%s", pool,
-				 (unsigned long long)i,
+			ok = say(run,
+				 "get pool=%u object=full index=%llu "
+				 "data=r%llu -> OK pages=%s",
+				 pool, (unsigned long long)i,
 				 (unsigned long long)(i * 2 + round * 1000003),
 				 took[i] ? "OK" : "NOENT");
 	}
@@ -626,8 +636,9 @@ static bool config_field(const struct virtio_tmem_config *c, const char *name,
 }
 
 /*
- * config FIELD at-least, at-most, within (bits) or has (a bit) VALUE; changed or
- * same: since the beginning of the test.  needs ...: else the rest is skipped.
+ * config FIELD at-least, at-most, within (bits) or has (a bit) VALUE; changed
+ * or same: since the beginning of the test.  needs ...: else the rest is
+ * skipped.
  */
 static bool do_config(struct run *run, const char *word, char *save)
 {
@@ -638,8 +649,7 @@ static bool do_config(struct run *run, const char *word, char *save)
 	bool ok = false;
 
 	read_config(run);
-	if (!field || !op ||
-	    !config_field(&run->context.config, field, &is) ||
+	if (!field || !op || !config_field(&run->context.config, field, &is) ||
 	    !config_field(&run->begin, field, &was) ||
 	    (number && vec_number(number, &run->context, &want))) {
 		malformed(run, "config FIELD OP VALUE");
@@ -764,8 +774,7 @@ static void end_test(struct run *run, const char *name)
 	for (unsigned int i = 0; i < run->num_batch; i++)
 		flight_free(&run->batch[i]);
 	run->num_batch = 0;
-	run->report(run->t->opaque, name,
-		    run->failure[0] ? run->failure : NULL,
+	run->report(run->t->opaque, name, run->failure[0] ? run->failure : NULL,
 		    run->skip && !run->failure[0]);
 }
 

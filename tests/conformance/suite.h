@@ -70,8 +70,8 @@ typedef void conf_report(void *opaque, const char *name, const char *why,
  * Run the tests of one file of vectors.  @report is given @transport's opaque.
  * The device must have memory to
  * spare: persistent_reserved of 1 MiB or more, and persistent_max low enough to
- * be filled (README.md).  False: the file cannot be read or is malformed; a line
- * on stderr says where.
+ * be filled (README.md).  False: the file cannot be read or is malformed; a
+ * line on stderr says where.
  */
 bool conf_run_file(const char *path, const struct conf_transport *transport,
 		   conf_report *report);

@@ -23,10 +23,14 @@ static const struct name ops[] = {
 };
 
 static const struct name statuses[] = {
-	{ "OK", VIRTIO_TMEM_S_OK },	  { "NOSPC", VIRTIO_TMEM_S_NOSPC },
-	{ "NOENT", VIRTIO_TMEM_S_NOENT }, { "IO", VIRTIO_TMEM_S_IO },
-	{ "INVAL", VIRTIO_TMEM_S_INVAL }, { "PERM", VIRTIO_TMEM_S_PERM },
-	{ "EXIST", VIRTIO_TMEM_S_EXIST }, { "UNSUPP", VIRTIO_TMEM_S_UNSUPP },
+	{ "OK", VIRTIO_TMEM_S_OK },
+	{ "NOSPC", VIRTIO_TMEM_S_NOSPC },
+	{ "NOENT", VIRTIO_TMEM_S_NOENT },
+	{ "IO", VIRTIO_TMEM_S_IO },
+	{ "INVAL", VIRTIO_TMEM_S_INVAL },
+	{ "PERM", VIRTIO_TMEM_S_PERM },
+	{ "EXIST", VIRTIO_TMEM_S_EXIST },
+	{ "UNSUPP", VIRTIO_TMEM_S_UNSUPP },
 	{ NULL, 0 },
 };
 
@@ -39,8 +43,8 @@ static const struct name flags[] = {
 };
 
 static const char *const stats[] = {
-	"held", "bytes", "puts", "refusals", "gets", "misses", "flushes",
-	"evictions",
+	"held", "bytes",  "puts",    "refusals",
+	"gets", "misses", "flushes", "evictions",
 };
 
 static const struct name *lookup(const struct name *names, const char *text)
@@ -266,8 +270,8 @@ static const char *parse_queue(const char *text,
 			       unsigned int *queue)
 {
 	bool fast = !strncmp(text, "fast", 4);
-	unsigned int num = fast ? context->config.num_fast
-				: context->config.num_bulk;
+	unsigned int num =
+		fast ? context->config.num_fast : context->config.num_bulk;
 	unsigned long n = 0;
 
 	if (!fast && strncmp(text, "bulk", 4))

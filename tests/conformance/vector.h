@@ -28,7 +28,7 @@ struct vec_request {
 	/* Bytes more or fewer than needed, or exactly so many. */
 	long out, in;
 	bool out_exact, in_exact;
-	bool divided;	      /* else as a driver would */
+	bool divided;	       /* else as a driver would */
 	unsigned int division; /* bytes of a descriptor; 0: all in one */
 };
 

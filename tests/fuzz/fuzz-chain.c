@@ -3,8 +3,8 @@
  * Fuzz target: chains as a hostile guest makes them, byte for byte
  *
  * The input is a row of chains, each a struct head and then its device-readable
- * bytes.  Whatever they are, the fixture looks for bytes that were written above
- * the used length, the sanitizers for accesses beyond any descriptor, and
+ * bytes.  Whatever they are, the fixture looks for bytes that were written
+ * above the used length, the sanitizers for accesses beyond any descriptor, and
  * tmem_check() for structures and counters that disagree.
  */
 #include "test-server-fixture.h"
@@ -15,12 +15,12 @@
 #define MAX_TAIL (16 * PAGE)
 
 struct head {
-	uint8_t queue;	    /* modulo VM_QUEUES */
-	uint8_t cut;	    /* how memory is cut; 0: not */
-	uint16_t in_len;    /* writable bytes */
-	uint16_t out_len;   /* bytes that follow in the input, at most */
-	uint8_t tail;	    /* quarter pages of zeros behind them */
-	uint8_t features;   /* renegotiate, unless 0 */
+	uint8_t queue;	  /* modulo VM_QUEUES */
+	uint8_t cut;	  /* how memory is cut; 0: not */
+	uint16_t in_len;  /* writable bytes */
+	uint16_t out_len; /* bytes that follow in the input, at most */
+	uint8_t tail;	  /* quarter pages of zeros behind them */
+	uint8_t features; /* renegotiate, unless 0 */
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

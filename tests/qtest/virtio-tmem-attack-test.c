@@ -24,14 +24,15 @@
 /* Bytes of QEMU's memory that are there */
 static uint64_t resident(Driver *d)
 {
-    g_autofree char *path = g_strdup_printf("/proc/%d/statm",
+    g_autofree char *path = g_strdup_printf("/proc/%d/status",
                                             qtest_pid(d->qts));
     g_autofree char *text = NULL;
-    unsigned long size, pages;
+    const char *line;
 
     g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
-    g_assert_cmpint(sscanf(text, "%lu %lu", &size, &pages), ==, 2);
-    return (uint64_t)pages * sysconf(_SC_PAGESIZE);
+    line = strstr(text, "VmRSS:");
+    g_assert_nonnull(line);
+    return g_ascii_strtoull(line + strlen("VmRSS:"), NULL, 10) * KiB;
 }
 
 /*
@@ -263,7 +264,10 @@ static void test_ring_changes(void *obj, void *data, QGuestAllocator *alloc)
         fill_ring(&d, BULK, queue_chain(&d, BULK, &get, sizeof(get), NULL, 0,
                                         response_size(&get)));
         d.vdev->bus->queue_select(d.vdev, BULK);
-        for (int i = 0; i < 400 && !(i % 16 == 15 && needs_reset_now(&d)); i++) {
+        for (int i = 0; i < 400; i++) {
+            if (i % 16 == 15 && needs_reset_now(&d)) {
+                break;
+            }
             move_on(&d, BULK, 1024);
             for (int n = 0; n < 8; n++) {
                 qpci_io_writew(dev->pdev, dev->bar, size, 256);
@@ -281,7 +285,10 @@ static void test_ring_changes(void *obj, void *data, QGuestAllocator *alloc)
     driver_free(&d);
 }
 
-/* Two devices on one store have pools of their own.  (dev.security.isolation) */
+/*
+ * Two devices on one store have pools of their own.
+ * (dev.security.isolation)
+ */
 static void test_two_devices(void *obj, void *data, QGuestAllocator *alloc)
 {
     Driver d = driver_new(obj, alloc);

@@ -275,6 +275,14 @@ static void limits_are_checked(void **state)
 	config.max_bytes = MIB;
 	config.size--;
 	assert_int_equal(tmem_store_create(&config, &store), -EINVAL);
+	assert_true(tmem_reservation_fit(1ull << 40) == TMEM_MAX_RESERVED);
+	fixture_open(&f, 1ull << 40, 0);
+	limits.persistent_reserved = TMEM_MAX_RESERVED + 1;
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), -EINVAL);
+	limits.persistent_reserved = TMEM_MAX_RESERVED;
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), 0);
+	fixture_close(&f);
+	limits.persistent_reserved = 32 * MIB;
 	fixture_open(&f, 32 * MIB, 8 * MIB);
 	assert_int_equal(tmem_tenant_open(f.store, "big", &limits, &other),
 			 -ENOSPC);
