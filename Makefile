@@ -12,6 +12,7 @@ help:
 	@echo "make check-mutants  each known bug, brought back, must fail a test"
 	@echo "make coverage       lines that tests execute, of the server and the QEMU device"
 	@echo "make fuzz           SECONDS=60: each fuzz target for that long"
+	@echo "make fuzz-long      HOURS=n: all of them together for that long"
 	@echo "make check-fresh    both README commands in a Debian that has git and make only"
 	@echo "make soak           ISSUE=2 HOURS=n: the same tests for hours"
 	@echo "make bench-swap     swap on virtio-tmem, virtio-blk in RAM, zram: one guest, one run"
@@ -45,7 +46,7 @@ coverage:
 fuzz:
 	@scripts/fuzz "$(SECONDS)" $(TARGETS)
 fuzz-long:
-	@scripts/fuzz "$$(( $(HOURS) * 1800 ))" $(TARGETS)
+	@scripts/fuzz "$$(( $(HOURS) * 900 ))" $(TARGETS)
 check-fresh:
 	@scripts/check-fresh $(ARGS)
 soak:

@@ -223,6 +223,7 @@ static void virtio_tmem_halt(VirtIOTMEMQueue *q)
 
 static void virtio_tmem_serve(VirtIOTMEMQueue *q)
 {
+    /* Of the whole turn, also if the ring is filled as it is emptied */
     unsigned left = VIRTIO_TMEM_BATCH;
     VirtIOTMEMProgress progress;
 
@@ -249,7 +250,6 @@ static void virtio_tmem_serve(VirtIOTMEMQueue *q)
             virtio_tmem_halt(q);
             return;
         }
-        /* Whoever fills the ring as fast as it is emptied waits its turn */
     } while (!virtio_queue_empty(q->vq));
 }
 

@@ -365,6 +365,8 @@ static bool virtio_tmem_make_server(VirtIOTMEM *s, Error **errp)
     unsigned nvqs = virtio_tmem_num_queues(s);
     int ret = tmem_server_create(&config, &s->server);
 
+    /* Plugged in while the store is frozen, it must notice the thaw */
+    s->frozen = tmem_tenant_frozen(s->user.tenant);
     s->queues = g_new0(VirtIOTMEMQueue, nvqs);
     for (unsigned i = 0; !ret && i < nvqs; i++) {
         ret = tmem_server_queue_create(s->server, i, &s->queues[i].server);

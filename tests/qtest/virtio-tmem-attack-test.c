@@ -84,7 +84,7 @@ static bool needs_reset_now(Driver *d)
 static void test_flood(void *obj, void *data, QGuestAllocator *alloc)
 {
     Driver d = driver_new(obj, alloc);
-    uint64_t before = 0, bad = stat_of(&d, "generation");
+    uint64_t before = 0, generation = stat_of(&d, "generation");
     unsigned int lines, rounds;
 
     log_started();
@@ -109,7 +109,7 @@ static void test_flood(void *obj, void *data, QGuestAllocator *alloc)
         driver_up(&d);
     }
     g_assert_cmpuint(log_lines(), ==, lines);
-    g_assert_cmpuint(stat_of(&d, "generation"), ==, bad);
+    g_assert_cmpuint(stat_of(&d, "generation"), ==, generation);
     g_assert_cmpuint(held(&d), ==, 1);
     log_ended();
     driver_free(&d);

@@ -591,8 +591,8 @@ static void register_tests(void)
         /* dev.op.in-order: each request has a used entry of its own */
         { "pages", "in-order", IN_ORDER, 64 },
         /*
-         * Not packed and in order: there no answer comes to some chains that
-         * go round the ring's end, whichever the device (QEMU 10.0).
+         * Not packed and in order: no answer comes to some chains that go
+         * round the ring's end.  Why is not known yet.
          */
     };
 
