@@ -120,8 +120,11 @@ int tmem_page_error(const struct tmem_request *req, unsigned int i);
  */
 int tmem_pool_create(struct tmem_device *dev, u16 flags);
 
-/* Makes pool @pool anew and empty, after the device's contents were lost. */
-int tmem_pool_renew(struct tmem_device *dev, u32 pool, u16 flags);
+/*
+ * Makes pool @pool anew and empty, after the device's contents were lost.
+ * Returns 0 or a negative errno.  Sleeps.
+ */
+int tmem_pool_renew(struct tmem_device *dev, u32 pool);
 
 /* Ends a pool and all its pages.  Sleeps. */
 void tmem_pool_destroy(struct tmem_device *dev, u32 pool);
@@ -157,7 +160,8 @@ bool tmem_is_broken(struct tmem_device *dev);
  * @name:	for messages
  * @add:	a device has come; returns a negative errno if it is of no use
  * @lost:	the device's contents are lost or not this guest's: make pools
- *		anew.  Requests with data fail until this returns.
+ *		anew.  Requests with data fail until this returns 0; after a
+ *		negative errno it is called again, later.
  * @remove:	the device is going; every request has failed, and will.
  *		Requests must be destroyed when this returns.
  *
@@ -166,7 +170,7 @@ bool tmem_is_broken(struct tmem_device *dev);
 struct tmem_client {
 	const char *name;
 	int (*add)(struct tmem_device *dev);
-	void (*lost)(struct tmem_device *dev);
+	int (*lost)(struct tmem_device *dev);
 	void (*remove)(struct tmem_device *dev);
 };
 

@@ -39,6 +39,7 @@ enum tmem_swap_stat {
 	TMEM_SWAP_DISCARDED,	/* slots discarded or zeroed by block requests */
 	TMEM_SWAP_LOST,		/* present slots that the device did not have */
 	TMEM_SWAP_ERRORS,	/* slots whose request failed as a whole */
+	TMEM_SWAP_SPOILT_READS,	/* slots read whose last write was refused */
 	TMEM_SWAP_PUTS,		/* write requests */
 	TMEM_SWAP_GETS,		/* read requests */
 	TMEM_SWAP_NR_STATS,
@@ -91,6 +92,9 @@ struct tmem_swap_flush {
  * overtake, or be overtaken by, a newer write of the same slot.  Who frees a
  * slot only sets a bit: it may have interrupts off and must not wait.
  *
+ * Who reads looks at @present first, then at @spoilt.  Who takes a slot's page
+ * away sets them in the opposite order: nobody sees zeros in between.
+ *
  * @link:	in tmem_swap_list
  * @dev:	the device; not to be used once @dead, but by who is @active
  * @disk:	its gendisk
@@ -106,12 +110,14 @@ struct tmem_swap_flush {
  * @nr_slots:	size of the disk
  * @present:	a bit per slot: the device accepted it
  * @pending:	a bit per slot: to be flushed
+ * @spoilt:	a bit per slot: absent because a write over what it had was
+ *		refused.  To read it is an error, until it is written or freed
  * @nr_present:	bits in @present
  * @nr_pending:	bits in @pending, about
  * @closed_for:	jiffies that writes are refused without asking a full device;
  *		0: the last write was accepted.  See tmem_swap_closed()
  * @closed_until: when that ends
- * @header:	what block 0 reads as while it is absent
+ * @header:	what block 0 reads as until it is written
  * @header_written: block 0 is as any other
  * @lock:	protects @flushes, @free, @refused, @queued; see above
  * @flushes:	ranges that are being flushed
@@ -143,6 +149,7 @@ struct tmem_swap {
 	unsigned long nr_slots;
 	unsigned long *present;
 	unsigned long *pending;
+	unsigned long *spoilt;
 	atomic_long_t nr_present;
 	atomic_long_t nr_pending;
 	unsigned long closed_for;
@@ -178,6 +185,10 @@ static inline void tmem_swap_count(struct tmem_swap *swap,
 void tmem_swap_set_present(struct tmem_swap *swap, unsigned long slot);
 bool tmem_swap_clear_present(struct tmem_swap *swap, unsigned long slot);
 bool tmem_swap_forget(struct tmem_swap *swap, unsigned long slot);
+bool tmem_swap_spoil(struct tmem_swap *swap, unsigned long slot);
+bool tmem_swap_is_spoilt(struct tmem_swap *swap, unsigned long slot);
+unsigned long tmem_swap_discard_slots(struct tmem_swap *swap,
+				      unsigned long first, unsigned long nr);
 void tmem_swap_slot_free_notify(struct block_device *bdev, unsigned long slot);
 
 void tmem_swap_claim(struct tmem_swap *swap, unsigned long first,

@@ -93,6 +93,8 @@ static int tmem_swap_end_slot(struct tmem_swap_io *io, unsigned int i)
 			 * Freed or discarded while it was being read.  With two
 			 * faults on a page, Linux before 6.8 does that.
 			 */
+			if (tmem_swap_is_spoilt(swap, slot))
+				return -EIO;
 			sg_zero_buffer(io->req.sg, io->req.nr_sg, PAGE_SIZE,
 				       i * PAGE_SIZE);
 			tmem_swap_count(swap, TMEM_SWAP_ZERO_READS, 1);
@@ -109,7 +111,7 @@ static int tmem_swap_end_slot(struct tmem_swap_io *io, unsigned int i)
 		return 0;
 	}
 	/* The device has dropped what it had before. */
-	tmem_swap_clear_present(swap, slot);
+	tmem_swap_spoil(swap, slot);
 	tmem_swap_count(swap, TMEM_SWAP_REFUSALS, 1);
 	return error;
 }
@@ -300,12 +302,25 @@ static void tmem_swap_read_absent(struct tmem_swap *swap, unsigned long slot,
 	kunmap_atomic(to);
 }
 
+/* A slot that reads as an error. */
+static bool tmem_swap_read_spoilt(struct tmem_swap *swap, unsigned long slot)
+{
+	if (!tmem_swap_is_spoilt(swap, slot))
+		return false;
+	tmem_swap_count(swap, TMEM_SWAP_SPOILT_READS, 1);
+	return true;
+}
+
 static void tmem_swap_read_absent_bio(struct tmem_swap *swap,
 				      unsigned long slot, struct bio *bio,
 				      struct bvec_iter iter)
 {
 	unsigned int from = 0, len;
 
+	if (tmem_swap_read_spoilt(swap, slot)) {
+		bio->bi_status = BLK_STS_IOERR;
+		return;
+	}
 	for (; from < PAGE_SIZE; from += len) {
 		struct bio_vec bv = bio_iter_iovec(bio, iter);
 
@@ -502,8 +517,6 @@ static void tmem_swap_rw(struct tmem_swap *swap, struct bio *bio)
 			return;
 		}
 		tmem_swap_claim(swap, first, nr);
-		if (!first)
-			WRITE_ONCE(swap->header_written, true);
 	}
 	if (!swap->sync && tmem_swap_plug_bio(swap, bio))
 		return;
@@ -514,20 +527,14 @@ static void tmem_swap_rw(struct tmem_swap *swap, struct bio *bio)
 static void tmem_swap_discard(struct tmem_swap *swap, struct bio *bio)
 {
 	unsigned long slot = bio->bi_iter.bi_sector / SECTORS_PER_SLOT;
-	unsigned long end = slot + bio->bi_iter.bi_size / PAGE_SIZE;
-	unsigned long nr = 0;
+	unsigned long nr = bio->bi_iter.bi_size / PAGE_SIZE;
 
 	/* Zeros were written, or the disk is as new. */
 	if (!slot)
 		WRITE_ONCE(swap->header_written,
 			   bio_op(bio) == REQ_OP_WRITE_ZEROES);
-	for (; slot < end; slot++) {
-		slot = find_next_bit(swap->present, end, slot);
-		if (slot >= end)
-			break;
-		nr += tmem_swap_forget(swap, slot);
-	}
-	tmem_swap_count(swap, TMEM_SWAP_DISCARDED, nr);
+	tmem_swap_count(swap, TMEM_SWAP_DISCARDED,
+			tmem_swap_discard_slots(swap, slot, nr));
 	tmem_swap_schedule_flush(swap);
 	bio_endio(bio);
 	tmem_swap_leave(swap);
@@ -581,9 +588,9 @@ static int tmem_swap_rw_one(struct tmem_swap *swap, unsigned long slot,
 			return -ENOSPC;
 		}
 		tmem_swap_claim(swap, slot, 1);
-		if (!slot)
-			WRITE_ONCE(swap->header_written, true);
 	} else if (!test_bit(slot, swap->present)) {
+		if (tmem_swap_read_spoilt(swap, slot))
+			return -EIO;
 		tmem_swap_read_absent(swap, slot, 0, page, 0, PAGE_SIZE);
 		tmem_swap_count(swap, TMEM_SWAP_ZERO_READS, 1);
 		return 0;

@@ -10,6 +10,8 @@
  *  - A bit per slot, @present, says what the device holds.  A read of an absent
  *    slot is zeros, without a request.  A present slot that the device does not
  *    return is an I/O error, never zeros.
+ *  - So is, until it is written again or freed, a slot whose page was taken away
+ *    by a refused write.
  *  - A refused write is an I/O error, after a second try: freed slots that the
  *    device was not told of yet are flushed first.  Since Linux 5.17 a failed
  *    swap write has no second choice, the page stays in RAM; so the disk is
@@ -35,8 +37,9 @@
 #include "tmem_swap.h"
 
 /*
- * A disk's size in units of the guest's RAM, at most: with two bits of each page
- * in @present and @pending, and a byte that swapon takes, that is 1/50 of it.
+ * A disk's size in units of the guest's RAM, at most: with three bits of each
+ * page in @present, @pending, @spoilt, and a byte that swapon takes, that is
+ * 1/47 of it.
  */
 #define TMEM_SWAP_MAX_RAMS	64
 
@@ -139,6 +142,7 @@ TMEM_SWAP_ATTR(freed, TMEM_SWAP_FREED);
 TMEM_SWAP_ATTR(discarded, TMEM_SWAP_DISCARDED);
 TMEM_SWAP_ATTR(lost, TMEM_SWAP_LOST);
 TMEM_SWAP_ATTR(errors, TMEM_SWAP_ERRORS);
+TMEM_SWAP_ATTR(spoilt_reads, TMEM_SWAP_SPOILT_READS);
 TMEM_SWAP_ATTR(put_requests, TMEM_SWAP_PUTS);
 TMEM_SWAP_ATTR(get_requests, TMEM_SWAP_GETS);
 
@@ -169,6 +173,7 @@ static struct attribute *tmem_swap_attrs[] = {
 	&dev_attr_discarded.attr,
 	&dev_attr_lost.attr,
 	&dev_attr_errors.attr,
+	&dev_attr_spoilt_reads.attr,
 	&dev_attr_put_requests.attr,
 	&dev_attr_get_requests.attr,
 	&dev_attr_present.attr,
@@ -200,6 +205,7 @@ static void tmem_swap_free(struct tmem_swap *swap)
 	kfree(swap->header);
 	vfree(swap->present);
 	vfree(swap->pending);
+	vfree(swap->spoilt);
 	kvfree(swap);
 }
 
@@ -304,13 +310,15 @@ static struct tmem_swap *tmem_swap_alloc(struct tmem_device *dev,
 				  GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN);
 	swap->pending = __vmalloc(map_bytes,
 				  GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN);
+	swap->spoilt = __vmalloc(map_bytes,
+				 GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN);
 	swap->header = kzalloc(PAGE_SIZE, GFP_KERNEL);
 	swap->flush_wq = alloc_workqueue("tmem_swap_flush",
 					 WQ_MEM_RECLAIM | WQ_UNBOUND, 1);
 	swap->send_wq = alloc_workqueue("tmem_swap_send",
 					WQ_MEM_RECLAIM | WQ_UNBOUND, 1);
-	if (!swap->present || !swap->pending || !swap->header ||
-	    !swap->flush_wq || !swap->send_wq) {
+	if (!swap->present || !swap->pending || !swap->spoilt ||
+	    !swap->header || !swap->flush_wq || !swap->send_wq) {
 		tmem_swap_free(swap);
 		return NULL;
 	}
@@ -476,15 +484,11 @@ static void tmem_swap_remove(struct tmem_device *dev)
 }
 
 /* Reads of what was there will miss, and fail. */
-static void tmem_swap_lost(struct tmem_device *dev)
+static int tmem_swap_lost(struct tmem_device *dev)
 {
 	struct tmem_swap *swap = tmem_get_drvdata(dev, &tmem_swap_client);
-	int rc = tmem_pool_renew(dev, swap->pool, VIRTIO_TMEM_POOL_PERSISTENT);
 
-	if (rc)
-		dev_err(tmem_parent(dev),
-			"tmem%u: the host makes no new pool: error %d\n",
-			swap->index, rc);
+	return tmem_pool_renew(dev, swap->pool);
 }
 
 static struct tmem_client tmem_swap_client = {

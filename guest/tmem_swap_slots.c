@@ -23,10 +23,14 @@
 
 /* --- slots --- */
 
+/* The device has accepted a write of @slot. */
 void tmem_swap_set_present(struct tmem_swap *swap, unsigned long slot)
 {
+	if (!slot)
+		WRITE_ONCE(swap->header_written, true);
 	if (!test_and_set_bit(slot, swap->present))
 		atomic_long_inc(&swap->nr_present);
+	clear_bit(slot, swap->spoilt);
 }
 
 bool tmem_swap_clear_present(struct tmem_swap *swap, unsigned long slot)
@@ -37,6 +41,12 @@ bool tmem_swap_clear_present(struct tmem_swap *swap, unsigned long slot)
 	return true;
 }
 
+static void tmem_swap_set_pending(struct tmem_swap *swap, unsigned long slot)
+{
+	if (!test_and_set_bit(slot, swap->pending))
+		atomic_long_inc(&swap->nr_pending);
+}
+
 /*
  * The contents of a slot are of no use any more.  Any context, interrupts may
  * be off: only bits are set.  Absent first, so that nobody reads what is about
@@ -44,11 +54,57 @@ bool tmem_swap_clear_present(struct tmem_swap *swap, unsigned long slot)
  */
 bool tmem_swap_forget(struct tmem_swap *swap, unsigned long slot)
 {
+	clear_bit(slot, swap->spoilt);
 	if (!tmem_swap_clear_present(swap, slot))
 		return false;
-	if (!test_and_set_bit(slot, swap->pending))
-		atomic_long_inc(&swap->nr_pending);
+	tmem_swap_set_pending(swap, slot);
 	return true;
+}
+
+/*
+ * A write of @slot was refused, which takes away what was there.  If that was
+ * anything, zeros in its place would be neither the old nor the new.  Returns
+ * whether it was.
+ */
+bool tmem_swap_spoil(struct tmem_swap *swap, unsigned long slot)
+{
+	if (!test_bit(slot, swap->present))
+		return false;
+	set_bit(slot, swap->spoilt);
+	smp_mb__after_atomic();	/* see struct tmem_swap */
+	if (tmem_swap_clear_present(swap, slot))
+		return true;
+	/* Freed or discarded meanwhile. */
+	clear_bit(slot, swap->spoilt);
+	return false;
+}
+
+/* Of a slot that was seen absent. */
+bool tmem_swap_is_spoilt(struct tmem_swap *swap, unsigned long slot)
+{
+	smp_rmb();	/* see struct tmem_swap */
+	return test_bit(slot, swap->spoilt);
+}
+
+/* Returns how many of @nr slots the device held. */
+unsigned long tmem_swap_discard_slots(struct tmem_swap *swap,
+				      unsigned long first, unsigned long nr)
+{
+	unsigned long slot, end = first + nr, held = 0;
+
+	for (slot = first; ; slot++) {
+		slot = find_next_bit(swap->spoilt, end, slot);
+		if (slot >= end)
+			break;
+		clear_bit(slot, swap->spoilt);
+	}
+	for (slot = first; ; slot++) {
+		slot = find_next_bit(swap->present, end, slot);
+		if (slot >= end)
+			break;
+		held += tmem_swap_forget(swap, slot);
+	}
+	return held;
 }
 
 void tmem_swap_schedule_flush(struct tmem_swap *swap)
@@ -146,8 +202,9 @@ void tmem_swap_refuse(struct tmem_swap *swap, unsigned long slot,
 		      unsigned long nr)
 {
 	tmem_swap_count(swap, TMEM_SWAP_REFUSALS, nr);
-	while (nr--)
-		tmem_swap_forget(swap, slot++);
+	for (; nr--; slot++)
+		if (tmem_swap_spoil(swap, slot))
+			tmem_swap_set_pending(swap, slot);
 	tmem_swap_schedule_flush(swap);
 }
 

@@ -27,6 +27,8 @@
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/mutex.h>
+#include <linux/preempt.h>
+#include <linux/reboot.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/virtio.h>
@@ -43,6 +45,10 @@
 #define TMEM_SLOW		(30 * HZ)
 /* When to try again to map a request's pages for DMA. */
 #define TMEM_RETRY		(HZ / 50)
+/* When to try again to make pools that the device lost. */
+#define TMEM_RENEW_RETRY	HZ
+/* How often a kernel that ends asks for a lock, every 20 ms. */
+#define TMEM_REBOOT_TRIES	100
 /* The request header and the response. */
 #define TMEM_EXTRA_SEGS		2
 /*
@@ -118,14 +124,19 @@ struct tmem_queue {
  * @max_segs:	of data in a request, by the device's and the rings' limits
  * @max_pools:	pool numbers are below
  * @generation:	what responses must carry; changed by tmem_config_work()
+ * @renewing:	the device has another, and pools are not all made anew yet
+ * @restored:	the device was without power: it may have no pools any more
+ * @retrying:	the log has a line about pools that could not be made
  * @broken:	failed, or going away: nothing is submitted any more, for good
  * @suspended:	there are no virtqueues: requests wait
+ * @ending:	the kernel ends: only reads wait, what else there is fails
  * @control:	serialises @ctl and protects @pools
  * @reset:	serialises tmem_take_back(); nothing that waits for a request
  *		is done under it
  * @ctl:	for pool requests
  * @pools:	numbers in use, a bit each
- * @config_work: looks at what has changed
+ * @pool_flags:	what those were made with
+ * @config_work: looks at what has changed; tries again what could not be mended
  * @failure_work: looks whether the device has failed.  Not @config_work, which
  *		may be waiting for an answer that this device will not give
  * @watchdog:	looks for slow requests; runs only while there are requests
@@ -144,16 +155,21 @@ struct tmem_device {
 	unsigned int max_segs;
 	unsigned int max_pools;
 	u32 generation;
+	bool renewing;
+	bool restored;
+	bool retrying;
 	bool broken;
 	bool suspended;
+	bool ending;
 
 	/* serialises @ctl, protects @pools */
 	struct mutex control;
 	struct mutex reset;	/* serialises tmem_take_back() */
 	struct tmem_request ctl;
 	unsigned long *pools;
+	u16 *pool_flags;
 
-	struct work_struct config_work;
+	struct delayed_work config_work;
 	struct work_struct failure_work;
 	struct delayed_work watchdog;
 	struct delayed_work retry;
@@ -292,8 +308,8 @@ static void tmem_decode(struct tmem_request *req)
 	}
 	/* Pages that this kernel did not put, whatever the status says. */
 	other = le32_to_cpu(resp->generation) != req->generation;
-	if (other)
-		schedule_work(&dev->config_work);
+	if (other && !READ_ONCE(dev->renewing))
+		mod_delayed_work(system_wq, &dev->config_work, 0);
 	req->error = tmem_status_error(le16_to_cpu(resp->status));
 	if (req->error)
 		return;
@@ -426,6 +442,16 @@ static void tmem_queue_kick(struct tmem_queue *q)
 	}
 }
 
+/*
+ * The kernel is about to end, and this is nothing that it waits for: a write
+ * that fails leaves its page in RAM, a read that fails kills who needs it.
+ */
+static bool tmem_ends(const struct tmem_device *dev,
+		      const struct tmem_request *req)
+{
+	return dev->ending && req->op != VIRTIO_TMEM_OP_GET;
+}
+
 void tmem_submit(struct tmem_request *req)
 {
 	struct tmem_device *dev = req->dev;
@@ -446,7 +472,7 @@ void tmem_submit(struct tmem_request *req)
 	atomic_long_inc(&dev->requests);
 
 	spin_lock_irqsave(&q->lock, flags);
-	if (!dev->broken) {
+	if (!dev->broken && !tmem_ends(dev, req)) {
 		rc = list_empty(&q->waiting) ? tmem_queue_add(q, req) : -ENOSPC;
 		if (rc == -ENOSPC || rc == -ENOMEM) {
 			list_add_tail(&req->link, &q->waiting);
@@ -529,6 +555,10 @@ static void tmem_vq_callback(struct virtqueue *vq)
 	tmem_queue_reap(dev, &dev->queues[vq->index], true);
 }
 
+/*
+ * Until @deadline nothing announces an answer, neither to this task nor to
+ * others: it must not lose the CPU meanwhile.
+ */
 static void tmem_queue_poll(struct tmem_device *dev, struct tmem_queue *q,
 			    ktime_t deadline)
 {
@@ -547,9 +577,11 @@ void tmem_poll(struct tmem_device *dev)
 	ktime_t deadline = ktime_add_us(ktime_get(), us);
 	unsigned int i;
 
+	tmem_compat_preempt_disable();
 	for (i = 0; i < tmem_nr_queues(dev); i++)
 		if (READ_ONCE(dev->queues[i].nr_inflight))
 			tmem_queue_poll(dev, &dev->queues[i], deadline);
+	tmem_compat_preempt_enable();
 }
 EXPORT_SYMBOL_GPL(tmem_poll);
 
@@ -665,6 +697,7 @@ int tmem_pool_create(struct tmem_device *dev, u16 flags)
 	if (rc)
 		goto out_unlock;
 	__set_bit(pool, dev->pools);
+	dev->pool_flags[pool] = flags;
 	rc = pool;
 out_unlock:
 	mutex_unlock(&dev->control);
@@ -672,19 +705,41 @@ out_unlock:
 }
 EXPORT_SYMBOL_GPL(tmem_pool_create);
 
-int tmem_pool_renew(struct tmem_device *dev, u32 pool, u16 flags)
+int tmem_pool_renew(struct tmem_device *dev, u32 pool)
 {
 	int rc;
 
 	mutex_lock(&dev->control);
 	rc = tmem_control(dev, VIRTIO_TMEM_OP_POOL_DESTROY, pool, 0, 0);
 	if (!rc || rc == -ENOENT)
-		rc = tmem_control(dev, VIRTIO_TMEM_OP_POOL_CREATE, pool, flags,
-				  PAGE_SHIFT);
+		rc = tmem_control(dev, VIRTIO_TMEM_OP_POOL_CREATE, pool,
+				  dev->pool_flags[pool], PAGE_SHIFT);
 	mutex_unlock(&dev->control);
 	return rc;
 }
 EXPORT_SYMBOL_GPL(tmem_pool_renew);
+
+/*
+ * A kernel that wakes up from hibernation may find a device that was made
+ * since, with the generation that it knows.  Pools that are there stay.
+ */
+static int tmem_pools_restore(struct tmem_device *dev)
+{
+	unsigned int pool;
+	int rc = 0;
+
+	mutex_lock(&dev->control);
+	for_each_set_bit(pool, dev->pools, dev->max_pools) {
+		rc = tmem_control(dev, VIRTIO_TMEM_OP_POOL_CREATE, pool,
+				  dev->pool_flags[pool], PAGE_SHIFT);
+		if (rc == -EEXIST)
+			rc = 0;
+		if (rc)
+			break;
+	}
+	mutex_unlock(&dev->control);
+	return rc;
+}
 
 void tmem_pool_destroy(struct tmem_device *dev, u32 pool)
 {
@@ -845,26 +900,54 @@ static u32 tmem_read_generation(struct tmem_device *dev)
  * The device's contents are another's, or gone.  Pools are made anew, so that
  * reads of what was there miss and fail, before requests go through again.
  */
-static void tmem_config_work(struct work_struct *work)
+static int tmem_renew(struct tmem_device *dev, u32 generation)
 {
-	struct tmem_device *dev =
-		container_of(work, struct tmem_device, config_work);
-	u32 generation;
-	int i;
+	int i, rc = 0;
 
-	mutex_lock(&tmem_devices_lock);
-	while (!dev->broken && !dev->suspended) {
-		generation = tmem_read_generation(dev);
-		if (generation == dev->generation)
-			break;
+	if (!dev->renewing)
 		dev_err(&dev->vdev->dev,
 			"the host has lost this guest's pages (generation %u, was %u)\n",
 			generation, dev->generation);
-		for (i = 0; i < TMEM_MAX_CLIENTS; i++)
-			if (tmem_clients[i] && dev->drvdata[i])
-				tmem_clients[i]->lost(dev);
-		WRITE_ONCE(dev->generation, generation);
+	WRITE_ONCE(dev->renewing, true);
+	for (i = 0; i < TMEM_MAX_CLIENTS && !rc; i++)
+		if (tmem_clients[i] && dev->drvdata[i])
+			rc = tmem_clients[i]->lost(dev);
+	if (rc)
+		return rc;
+	WRITE_ONCE(dev->generation, generation);
+	WRITE_ONCE(dev->renewing, false);
+	return 0;
+}
+
+/* Until it works: until then requests with data fail. */
+static void tmem_config_work(struct work_struct *work)
+{
+	struct tmem_device *dev = container_of(to_delayed_work(work),
+					       struct tmem_device, config_work);
+	u32 generation;
+	int rc = 0;
+
+	mutex_lock(&tmem_devices_lock);
+	while (!rc && !dev->broken && !dev->suspended) {
+		generation = tmem_read_generation(dev);
+		if (generation != dev->generation || dev->renewing) {
+			rc = tmem_renew(dev, generation);
+		} else if (dev->restored) {
+			rc = tmem_pools_restore(dev);
+			if (!rc)
+				dev->restored = false;
+		} else {
+			break;
+		}
 	}
+	if (rc && !dev->broken) {
+		if (!dev->retrying)
+			dev_err(&dev->vdev->dev,
+				"the host makes no new pool: error %d; trying again\n",
+				rc);
+		schedule_delayed_work(&dev->config_work, TMEM_RENEW_RETRY);
+	}
+	dev->retrying = rc;
 	mutex_unlock(&tmem_devices_lock);
 }
 
@@ -873,7 +956,7 @@ static void tmem_config_changed(struct virtio_device *vdev)
 	struct tmem_device *dev = vdev->priv;
 
 	queue_work(tmem_wq, &dev->failure_work);
-	schedule_work(&dev->config_work);
+	mod_delayed_work(system_wq, &dev->config_work, 0);
 }
 
 /* --- sysfs: of the virtio device --- */
@@ -1065,12 +1148,30 @@ static int tmem_init_queues(struct tmem_device *dev)
 	return tmem_find_queues(dev);
 }
 
+/* What becomes of requests when the device is reset. */
+enum tmem_why {
+	TMEM_SUSPEND,	/* they wait, to be sent again: each can be repeated */
+	TMEM_END,	/* so do reads, and nobody will send them; the rest fails */
+	TMEM_FAIL,	/* they fail */
+};
+
+/* Called with the queue's lock held, of a device that was reset. */
+static void tmem_queue_sort(struct tmem_device *dev, struct tmem_queue *q,
+			    struct list_head *failed)
+{
+	struct tmem_request *req, *next;
+
+	list_splice_init(&q->inflight, &q->waiting);
+	list_for_each_entry_safe(req, next, &q->waiting, link)
+		if (dev->broken || tmem_ends(dev, req))
+			list_move_tail(&req->link, failed);
+}
+
 /*
- * Resets the device, and with that takes back whatever it had.  With @fail,
- * ends all requests; else those that the device had wait to be sent again:
- * every request can be repeated.  Can be called again, also without queues.
+ * Resets the device, and with that takes back whatever it had.  Can be called
+ * again, also without queues.
  */
-static void tmem_take_back(struct tmem_device *dev, bool fail)
+static void tmem_take_back(struct tmem_device *dev, enum tmem_why why)
 {
 	LIST_HEAD(requests);
 	bool queues = false;
@@ -1081,10 +1182,12 @@ static void tmem_take_back(struct tmem_device *dev, bool fail)
 		struct tmem_queue *q = &dev->queues[i];
 
 		spin_lock_irq(&q->lock);
-		if (fail)
+		if (why == TMEM_FAIL)
 			dev->broken = true;
 		else
 			dev->suspended = true;
+		if (why == TMEM_END)
+			dev->ending = true;
 		spin_unlock_irq(&q->lock);
 	}
 	tmem_compat_reset_device(dev->vdev);
@@ -1098,9 +1201,7 @@ static void tmem_take_back(struct tmem_device *dev, bool fail)
 		q->vq = NULL;
 		q->nr_inflight = 0;
 		q->unkicked = false;
-		list_splice_init(&q->inflight, &q->waiting);
-		if (fail)
-			list_splice_tail_init(&q->waiting, &requests);
+		tmem_queue_sort(dev, q, &requests);
 		spin_unlock_irq(&q->lock);
 		while (atomic_read(&q->notifying))
 			usleep_range(10, 100);
@@ -1126,13 +1227,14 @@ static void tmem_failure_work(struct work_struct *work)
 	if (system_state == SYSTEM_RUNNING)
 		dev_err(&dev->vdev->dev,
 			"the device has failed: all requests fail until the driver is loaded again\n");
-	tmem_take_back(dev, true);
+	tmem_take_back(dev, TMEM_FAIL);
 }
 
 static void tmem_free_device(struct tmem_device *dev)
 {
 	tmem_request_destroy(&dev->ctl);
 	bitmap_free(dev->pools);
+	kfree(dev->pool_flags);
 	kfree(dev->queues);
 	kfree(dev);
 }
@@ -1149,7 +1251,7 @@ static int tmem_probe(struct virtio_device *vdev)
 	dev->vdev = vdev;
 	mutex_init(&dev->control);
 	mutex_init(&dev->reset);
-	INIT_WORK(&dev->config_work, tmem_config_work);
+	INIT_DELAYED_WORK(&dev->config_work, tmem_config_work);
 	INIT_WORK(&dev->failure_work, tmem_failure_work);
 	INIT_DELAYED_WORK(&dev->watchdog, tmem_watchdog_work);
 	INIT_DELAYED_WORK(&dev->retry, tmem_retry_work);
@@ -1162,7 +1264,10 @@ static int tmem_probe(struct virtio_device *vdev)
 		goto out_free;
 	rc = -ENOMEM;
 	dev->pools = bitmap_zalloc(dev->max_pools, GFP_KERNEL);
-	if (!dev->pools || tmem_request_init(dev, &dev->ctl, GFP_KERNEL))
+	dev->pool_flags = kcalloc(dev->max_pools, sizeof(*dev->pool_flags),
+				  GFP_KERNEL);
+	if (!dev->pools || !dev->pool_flags ||
+	    tmem_request_init(dev, &dev->ctl, GFP_KERNEL))
 		goto out_take_back;
 	dev->generation = tmem_read_generation(dev);
 	virtio_device_ready(vdev);
@@ -1188,9 +1293,9 @@ static int tmem_probe(struct virtio_device *vdev)
 	return 0;
 
 out_take_back:
-	tmem_take_back(dev, true);
+	tmem_take_back(dev, TMEM_FAIL);
 	cancel_work_sync(&dev->failure_work);
-	cancel_work_sync(&dev->config_work);
+	cancel_delayed_work_sync(&dev->config_work);
 	cancel_delayed_work_sync(&dev->watchdog);
 	cancel_delayed_work_sync(&dev->retry);
 out_free:
@@ -1207,7 +1312,7 @@ static void tmem_remove(struct virtio_device *vdev)
 	/* No change of the configuration is announced any more. */
 	cancel_work_sync(&dev->failure_work);
 	/* Before anything that could wait for a request. */
-	tmem_take_back(dev, true);
+	tmem_take_back(dev, TMEM_FAIL);
 
 	mutex_lock(&tmem_devices_lock);
 	list_del(&dev->link);
@@ -1217,7 +1322,7 @@ static void tmem_remove(struct virtio_device *vdev)
 	mutex_unlock(&tmem_devices_lock);
 	/* Not before the clients are through with submitting and polling. */
 	cancel_work_sync(&dev->failure_work);
-	cancel_work_sync(&dev->config_work);
+	cancel_delayed_work_sync(&dev->config_work);
 	cancel_delayed_work_sync(&dev->watchdog);
 	cancel_delayed_work_sync(&dev->retry);
 	tmem_free_device(dev);
@@ -1237,7 +1342,7 @@ static int tmem_freeze(struct virtio_device *vdev)
 	 * which looks like another generation.
 	 */
 	mutex_lock(&tmem_devices_lock);
-	tmem_take_back(dev, false);
+	tmem_take_back(dev, TMEM_SUSPEND);
 	mutex_unlock(&tmem_devices_lock);
 	cancel_work_sync(&dev->failure_work);
 	cancel_delayed_work_sync(&dev->watchdog);
@@ -1261,16 +1366,17 @@ static int tmem_restore(struct virtio_device *vdev)
 		dev_err(&vdev->dev,
 			"the device did not come back as it was: error %d; all requests fail\n",
 			rc);
-		tmem_take_back(dev, true);
+		tmem_take_back(dev, TMEM_FAIL);
 		return rc;
 	}
 	virtio_device_ready(vdev);
+	dev->restored = true;
 	dev->suspended = false;
 	for (i = 0; i < tmem_nr_queues(dev); i++)
 		tmem_queue_reap(dev, &dev->queues[i], true);
 	tmem_poll(dev);
 	queue_work(tmem_wq, &dev->failure_work);
-	schedule_work(&dev->config_work);
+	mod_delayed_work(system_wq, &dev->config_work, 0);
 	return 0;
 }
 #endif
@@ -1306,6 +1412,39 @@ static struct virtio_driver tmem_driver = {
 #endif
 };
 
+/*
+ * The kernel ends, and tasks go on until it has: those that need a page from
+ * here wait.  Newer kernels reset the device themselves a little later, and
+ * would have them fail, init among them; older ones leave it running while the
+ * next kernel starts.  After all others: they may need a page.
+ */
+static int tmem_reboot(struct notifier_block *nb, unsigned long event,
+		       void *unused)
+{
+	struct tmem_device *dev;
+	unsigned int tries = TMEM_REBOOT_TRIES;
+
+	/* Who holds it may wait for a device that does not answer. */
+	while (!mutex_trylock(&tmem_devices_lock)) {
+		if (!tries--)
+			return NOTIFY_DONE;
+		msleep(20);
+	}
+	list_for_each_entry(dev, &tmem_devices, link) {
+		if (tmem_is_broken(dev))
+			continue;
+		tmem_take_back(dev, TMEM_END);
+		cancel_delayed_work(&dev->watchdog);
+	}
+	mutex_unlock(&tmem_devices_lock);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block tmem_reboot_nb = {
+	.notifier_call = tmem_reboot,
+	.priority = INT_MIN,
+};
+
 static int __init tmem_init(void)
 {
 	int rc;
@@ -1316,9 +1455,18 @@ static int __init tmem_init(void)
 	tmem_wq = alloc_workqueue("virtio_tmem", WQ_MEM_RECLAIM, 0);
 	if (!tmem_wq)
 		return -ENOMEM;
+	rc = register_reboot_notifier(&tmem_reboot_nb);
+	if (rc)
+		goto out_wq;
 	rc = register_virtio_driver(&tmem_driver);
 	if (rc)
-		destroy_workqueue(tmem_wq);
+		goto out_reboot;
+	return 0;
+
+out_reboot:
+	unregister_reboot_notifier(&tmem_reboot_nb);
+out_wq:
+	destroy_workqueue(tmem_wq);
 	return rc;
 }
 module_init(tmem_init);
@@ -1326,6 +1474,7 @@ module_init(tmem_init);
 static void __exit tmem_exit(void)
 {
 	unregister_virtio_driver(&tmem_driver);
+	unregister_reboot_notifier(&tmem_reboot_nb);
 	destroy_workqueue(tmem_wq);
 }
 module_exit(tmem_exit);

@@ -69,6 +69,50 @@ def test_zero_4g(kernel):
             equal(vm.swap_stats()["present"], 0, "blocks that are not zeros")
 
 
+def test_refused_overwrite(kernel):
+    """A block whose page a refused write took away is an error, never zeros, until
+    it is written again or discarded (drv.put.refused)."""
+    with guest(kernel, reserved=8, size=12, mem=160,
+               append="tmem_swap.disksize_mb=64 tmem_swap.force=1") as vm:
+        def write(what, options, check=True):
+            return vm.run(f"{what} | dd of=/dev/tmem0 bs=4k iflag=fullblock oflag=direct {options}",
+                          timeout=120, check=check)
+
+        def read(block):
+            status, _ = vm.run(f"dd if=/dev/tmem0 of=/tmp/block bs=4k count=1 skip={block}"
+                               " iflag=direct", check=False)
+            return "error" if status else vm.run("tr -d '\\0' </tmp/block | head -c 4")
+
+        # Block 0 cannot be written: it goes on to be a swap header.
+        write("cat /dev/urandom", "seek=1 count=16383", check=False)
+        for block in (0, 16383):
+            status, _ = write("cat /dev/urandom", f"seek={block} count=1", check=False)
+            assert status, f"block {block} is accepted by a full store"
+        equal(vm.run("blkid -p -o value -s TYPE /dev/tmem0").strip(), "swap", "block 0")
+        equal(read(16383), "", "a block that never was accepted")
+        # Pages that compress take no room; what takes their place does.
+        vm.run("blkdiscard /dev/tmem0")
+        write("yes tmem", "count=16384")
+        write("cat /dev/urandom", "seek=1 count=16383 conv=notrunc", check=False)
+        # In blocks of their own, for dd ends at the first error.
+        vm.run("for i in $(seq 16000 16020); do dd if=/dev/urandom of=/dev/tmem0 bs=4k count=1"
+               " seek=$i oflag=direct; done", check=False)
+        states = [read(block) for block in range(16000, 16021)]
+        assert "error" in states and "" not in states, states
+        gone = 16000 + states.index("error")
+        disk = vm.swap_stats()
+        assert disk["spoilt_reads"] > 0, disk
+        equal(disk["lost"], 0, "lost")
+        # Room again.
+        vm.run("blkdiscard -o $((4096 * 8)) -l $((4096 * 15000)) /dev/tmem0")
+        write("yes tmem", f"seek={gone} count=1")
+        equal(read(gone), "tmem", "written again")
+        gone = next(b for b in range(gone + 1, 16021) if states[b - 16000] == "error")
+        equal(read(gone), "error", "another one")
+        vm.run(f"blkdiscard -o $((4096 * {gone})) -l 4096 /dev/tmem0")
+        equal(read(gone), "", "after a discard")
+
+
 @on("5.10", "6.12")
 def test_filesystem(kernel):
     """A file system on it: metadata, flushes, trims."""

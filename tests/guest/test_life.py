@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The driver's and the device's life: loading, unplugging, resets, blockers."""
+import os
 import signal
+import tempfile
 import time
 
 import lab
@@ -128,6 +130,57 @@ def test_suspend(kernel):
         out = vm.read("/tmp/out")
         assert vm.read("/tmp/status") == "0" and "wrong 0" in out, out
         swapped(vm)
+
+
+@on("6.1")
+def test_hibernation(kernel):
+    """With an empty disk a guest hibernates; its disk works when it wakes up, on a
+    device that was made since and has the generation of old (drv.life.hibernate)."""
+    with tempfile.NamedTemporaryFile(prefix="tmem-image-") as image:
+        os.truncate(image.name, 512 << 20)
+        with guest(kernel, mem=384, reserved=64, append="tmem.resume=vdc no_console_suspend",
+                   args=["-drive", f"if=none,id=image,file={image.name},format=raw",
+                         "-device", "virtio-blk-pci,drive=image"]) as vm:
+            vm.run("udevadm settle; mkswap /dev/vdc && swapon /dev/vdc; echo it is >/tmp/there")
+            before = vm.stats()["generation"]
+            number = vm.begin("echo 0 >/sys/power/image_size; echo shutdown >/sys/power/disk;"
+                              "echo disk >/sys/power/state")
+            vm.wait(120)
+            vm.resume()
+            status, out = vm.end(number, 200)
+            equal(status, 0, f"'echo disk' after waking up: {out}")
+            equal(vm.read("/tmp/there"), "it is", "a file of before")
+            equal(vm.stats()["generation"], before, "generation, which a new device begins with")
+            vm.wait_for("the device to have a pool", lambda: vm.stats()["pools"], 30)
+            vm.run("swapoff /dev/vdc")
+            swap_in_cgroup(vm, "workset -m 60 -r 1")
+            vm.wait_for("the set to be walked", lambda: not vm.run(
+                "test -e /tmp/status", check=False)[0], 200)
+            out = vm.read("/tmp/out")
+            assert vm.read("/tmp/status") == "0" and "wrong 0" in out, out
+            swapped(vm)
+
+
+@on("6.1", "6.12")
+def test_reboot_in_use(kernel):
+    """A kernel that restarts while pages are in the host: nobody is told that they
+    are lost, and nothing is written into the next kernel's memory."""
+    with guest(kernel, mem=192, smp=2, append="panic=0") as vm:
+        # Needs pages all the time, and tells if it does not get one.
+        swap_in_cgroup(vm, "sh -c 'workset -m 60 -r 1000; echo ended: $? >/dev/ttyS0'")
+        vm.wait_for("swapping", lambda: vm.stats()["device"]["gets"] > 5000, 120)
+        vm.qmp("set-action", reboot="reset")
+        vm.run("dmesg -n 7")
+        seen = len(vm.console())
+        vm.begin("sync; reboot -f || busybox reboot -f")
+        vm.wait_for("pools to end", lambda: not vm.stats()["device"]["persistent-pages"], 60)
+        vm.channel.close()
+        vm.wait_boot(time.monotonic() + 200)
+        console = vm.console()[seen:]
+        for trouble in ("Bus error", "ended:", "I/O error", "Read-error", "Kernel panic",
+                        "hung task", "wrong"):
+            assert trouble not in console, console
+        vm.run("udevadm settle; swapon /dev/tmem0")
 
 
 @on("6.1")

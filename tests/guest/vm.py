@@ -140,15 +140,28 @@ class VM:
 
     def start(self, timeout=300):
         self.dir = tempfile.mkdtemp(prefix="tmem-vm-")
+        deadline = time.monotonic() + timeout
+        self.start_qemu(deadline)
+        self.wait_boot(deadline)
+        return self
+
+    def start_qemu(self, deadline):
         self.process = subprocess.Popen(
             self.command(), stdin=subprocess.DEVNULL,
-            stdout=open(f"{self.dir}/qemu.log", "w"), stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + timeout
+            stdout=open(f"{self.dir}/qemu.log", "a"), stderr=subprocess.STDOUT)
         self.monitor = self.connect("qmp", min(deadline, time.monotonic() + 30))
         self.monitor.receive(deadline)
         self.qmp("qmp_capabilities")
-        self.wait_boot(deadline)
-        return self
+
+    def resume(self, timeout=300):
+        """QEMU has ended; another one starts, with a guest that is not to boot, but to
+        go on with what it did."""
+        self.channel.close()
+        self.monitor.close()
+        deadline = time.monotonic() + timeout
+        os.rename(f"{self.dir}/console", f"{self.dir}/console.1")
+        self.start_qemu(deadline)
+        self.channel = self.connect("agent", deadline)
 
     def wait_boot(self, deadline):
         self.channel = self.connect("agent", deadline)
