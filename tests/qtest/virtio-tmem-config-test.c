@@ -69,6 +69,71 @@ static void up_with(Driver *d, uint64_t features)
     qvirtio_set_driver_ok(d->vdev);
 }
 
+static uint16_t want(bool negotiated)
+{
+    return negotiated ? VIRTIO_TMEM_S_OK : VIRTIO_TMEM_S_UNSUPP;
+}
+
+/* Page 0 of @pool is the one of @seed, or the pool is not to be seen. */
+static void expect_pool(Driver *d, uint32_t pool, bool seen, int seed)
+{
+    Answer a = { 0 };
+
+    submit(d, 0, request(VIRTIO_TMEM_OP_GET, pool, 0, 1), NULL, 0, &a);
+    g_assert_cmpuint(a.status, ==, want(seen));
+    if (seen) {
+        expect_page(&a, 0, seed);
+    }
+}
+
+/*
+ * dev.features.subset, dev.features.pools: with each subset of the device's
+ * features and of the rings', what was negotiated works and the rest does not;
+ * pools of another negotiation are there again when theirs is.
+ */
+static void test_negotiation(void *obj, void *data, QGuestAllocator *alloc)
+{
+    static const int bits[] = {
+        VIRTIO_TMEM_F_PERSISTENT, VIRTIO_TMEM_F_EPHEMERAL, VIRTIO_TMEM_F_EVENTS,
+        VIRTIO_RING_F_INDIRECT_DESC, VIRTIO_RING_F_EVENT_IDX,
+    };
+    Driver d = driver_new(obj, alloc);
+
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    create(&d, 1, 0);
+    put_ok(&d, 0, 0, 1, 100);
+    put_ok(&d, 1, 0, 1, 101);
+    for (int subset = 0; subset < 1 << ARRAY_SIZE(bits); subset++) {
+        uint64_t features = BIT_ULL(VIRTIO_F_VERSION_1);
+        bool persistent = subset & 1, ephemeral = subset & 2;
+
+        for (int i = 0; i < ARRAY_SIZE(bits); i++) {
+            features |= subset & 1 << i ? BIT_ULL(bits[i]) : 0;
+        }
+        up_with(&d, features);
+        g_assert_cmphex(d.vdev->features, ==, features);
+        g_assert_cmpuint(CONFIG(&d, max_pages), ==, MAX_PAGES);
+        expect_pool(&d, 0, persistent, 100);
+        expect_pool(&d, 1, ephemeral, 101);
+        g_assert_cmpuint(simple(&d, control(VIRTIO_TMEM_OP_POOL_CREATE, 2,
+                                            VIRTIO_TMEM_POOL_PERSISTENT, 12)),
+                         ==, want(persistent));
+        g_assert_cmpuint(simple(&d, control(VIRTIO_TMEM_OP_POOL_CREATE, 3, 0,
+                                            12)), ==, want(ephemeral));
+        for (int kind = 0; kind < 2; kind++) {
+            if (subset & 1 << kind) {
+                put_ok(&d, 2 + kind, 5, 9, subset);
+            }
+            /* Whatever was negotiated, a pool can be ended. */
+            g_assert_cmpuint(simple(&d, control(VIRTIO_TMEM_OP_POOL_DESTROY,
+                                                2 + kind, 0, 0)), ==,
+                             subset & 1 << kind ? VIRTIO_TMEM_S_OK :
+                                                  VIRTIO_TMEM_S_NOENT);
+        }
+    }
+    driver_free(&d);
+}
+
 /* dev.config.noevents: who did not ask is not told, and can look. */
 static void test_config_no_events(void *obj, void *data,
                                   QGuestAllocator *alloc)
@@ -124,6 +189,7 @@ static void register_virtio_tmem_config_test(void)
     qos_add_test("config-interrupt", "virtio-tmem", test_config_interrupt,
                  &store);
     qos_add_test("config-rate", "virtio-tmem", test_config_rate, &store);
+    qos_add_test("negotiation", "virtio-tmem", test_negotiation, &store);
     qos_add_test("config-no-events", "virtio-tmem", test_config_no_events,
                  &store);
     qos_add_test("config-writes", "virtio-tmem", test_config_writes, &store);

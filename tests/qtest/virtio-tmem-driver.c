@@ -165,6 +165,10 @@ void submit(Driver *d, int queue, struct virtio_tmem_req req,
 
     head = queue_chain(d, queue, &req, sizeof(req), data, data_len,
                        response_size(&req));
+    if (d->vq[queue]->event) {
+        qvirtqueue_set_used_event(d->qts, d->vq[queue],
+                                  d->vq[queue]->last_used_idx);
+    }
     qvirtqueue_kick(d->qts, d->vdev, d->vq[queue], head);
     qvirtio_wait_used_elem(d->qts, d->vdev, d->vq[queue], head, &used,
                            TIMEOUT_US);
