@@ -162,15 +162,20 @@ static void segment_relink(struct arena *arena, struct segment *segment)
  * held.  The memfd's size is fallocate()'s to raise, see populate(): setting
  * it here would cut off what others, who were faster, have added meanwhile.
  */
-static int region_add(struct arena *arena, unsigned int index)
+static int region_add(struct arena *arena, unsigned int index, bool guaranteed)
 {
 	struct tmem_store *store = arena->tenant->store;
 	size_t bytes = REGION_SEGMENTS * sizeof(struct segment);
 	struct segment *segments;
 	char *data;
+	int error;
 
 	if (index >= REGION_MAX)
 		return -ENOSPC;
+	error = store_may_grow(arena->tenant, arena->persistent, bytes,
+			       guaranteed);
+	if (error)
+		return error;
 	segments = store_zalloc(store, bytes);
 	if (!segments)
 		return -ENOMEM;
@@ -366,15 +371,15 @@ static struct span *span_new(struct arena *arena, unsigned int class_index,
 }
 
 /* Pages of a segment for a span of @class_index, marked used. */
-static int run_claim(struct arena *arena, unsigned int pages, uint32_t *number,
-		     unsigned int *page, uint16_t *missing)
+static int run_claim(struct arena *arena, unsigned int pages, bool guaranteed,
+		     uint32_t *number, unsigned int *page, uint16_t *missing)
 {
 	struct segment *segment;
+	int error = 0;
 	uint16_t mask;
 
 	for (;;) {
 		unsigned int regions;
-		int error;
 
 		pthread_mutex_lock(&arena->lock);
 		segment = run_find(arena, pages, page);
@@ -382,9 +387,10 @@ static int run_claim(struct arena *arena, unsigned int pages, uint32_t *number,
 		if (segment)
 			break;
 		pthread_mutex_unlock(&arena->lock);
-		error = region_add(arena, regions);
+		/* Room that was made for a region may have pages: look again. */
 		if (error)
 			return error;
+		error = region_add(arena, regions, guaranteed);
 	}
 	mask = run_mask(*page, pages);
 	*number = segment->number;
@@ -409,7 +415,8 @@ static int span_add(struct arena *arena, unsigned int class_index,
 	uint64_t bytes;
 	int error;
 
-	error = run_claim(arena, class->pages, &number, &page, &missing);
+	error = run_claim(arena, class->pages, guaranteed, &number, &page,
+			  &missing);
 	if (error)
 		return error;
 	bytes = (uint64_t)__builtin_popcount(missing) * ARENA_PAGE;

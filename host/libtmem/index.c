@@ -87,7 +87,8 @@ static struct list *bucket(struct tmem_pool *pool, const uint8_t *id)
 }
 
 /*
- * Twice as many buckets, if memory is to be had; else lookups are slower.
+ * Twice as many buckets, if there is room for them beside the old ones; else
+ * lookups are slower.
  * One object's insertion pays for it: 10^6 objects take some 20 ms, once.
  */
 static void objects_grow(struct tmem_pool *pool)
@@ -95,7 +96,9 @@ static void objects_grow(struct tmem_pool *pool)
 	struct list *old = pool->objects, *table;
 	uint64_t count = pool->objects_mask + 1ull;
 
-	if (count > UINT32_MAX / 2)
+	if (count > UINT32_MAX / 2 ||
+	    !store_has_room(pool->tenant, pool->arena->persistent,
+			    2 * count * sizeof(*table)))
 		return;
 	table = index_zalloc(pool, 2 * count * sizeof(*table));
 	if (!table)

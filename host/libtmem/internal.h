@@ -483,6 +483,12 @@ int store_ask_host(struct tmem_store *store, uint64_t bytes);
  */
 int store_may_grow(struct tmem_tenant *tenant, bool persistent, uint64_t bytes,
 		   bool guaranteed);
+/*
+ * The same for what is not guaranteed, and makes no room: may be asked with
+ * locks in hand that come before store->lock.
+ */
+bool store_has_room(struct tmem_tenant *tenant, bool persistent,
+		    uint64_t bytes);
 void store_note_held(struct tmem_store *store);
 uint64_t tenant_held(struct tmem_tenant *tenant);
 

@@ -182,17 +182,16 @@ static void unclaim_raw(struct tmem_pool *pool, const struct claim *claim)
  * Room for index structures that a page at a new place may need.  A dense
  * index is part of what a reservation costs; one so sparse that it takes more
  * than an eighth of it is not, or a guest could take many times what it has.
- * The host is asked in either case, for the most that it can come to.
  */
 static int claim_index(struct tmem_pool *pool, bool guaranteed)
 {
 	struct tmem_tenant *tenant = pool->tenant;
 	uint64_t metadata = atomic_load(&pool->arena->metadata_bytes);
 
-	if (guaranteed && metadata <= tenant->reserved / 8 + MIB)
-		return store_ask_host(tenant->store, INDEX_MOST_BYTES);
 	return store_may_grow(tenant, pool->arena->persistent,
-			      INDEX_MOST_BYTES, false);
+			      INDEX_MOST_BYTES,
+			      guaranteed &&
+				      metadata <= tenant->reserved / 8 + MIB);
 }
 
 /* Take a slot and fill it.  Frees the old page first if that is what it takes. */

@@ -121,25 +121,34 @@ static uint64_t store_held(struct tmem_store *store)
 	return held;
 }
 
+/* What its reservation may still take beside what @tenant holds and @bytes. */
+static uint64_t tenant_unfulfilled(struct tmem_tenant *tenant, uint64_t bytes)
+{
+	uint64_t cost = tmem_reservation_cost(tenant->reserved);
+
+	bytes += tenant_held(tenant) - arena_held(&tenant->ephemeral);
+	return cost - MIN(cost, bytes);
+}
+
 /*
- * What the tenants hold or may still claim by their reservations.  Beside
- * @except, which is counted by what it holds alone.  store->lock held.
+ * What is held, and what reservations may still take, once @grows holds @bytes
+ * more.  Ephemeral bytes of any kind fulfil no reservation.  store->lock held.
  */
 static uint64_t store_committed(struct tmem_store *store,
-				struct tmem_tenant *except)
+				struct tmem_tenant *grows, bool persistent,
+				uint64_t bytes)
 {
-	uint64_t bytes = 0;
+	uint64_t sum = store_held(store) + bytes;
 
 	for (struct list *l = store->tenants.next; l != &store->tenants;
 	     l = l->next) {
 		struct tmem_tenant *t =
 			container_of(l, struct tmem_tenant, link);
-		uint64_t held = tenant_held(t);
-		uint64_t cost = tmem_reservation_cost(t->reserved);
 
-		bytes += t == except ? held : MAX(held, cost);
+		sum += tenant_unfulfilled(t, t == grows && persistent ? bytes :
+									0);
 	}
-	return bytes;
+	return sum;
 }
 
 static uint64_t store_reserved(struct tmem_store *store,
@@ -171,8 +180,9 @@ int store_ask_host(struct tmem_store *store, uint64_t bytes)
 
 /*
  * Is there room under the store's and the tenant's limits?  For what is
- * guaranteed only the store's counts, and others' reservations do not: they are
- * as good.
+ * guaranteed only the store's counts: the room was kept for it.  What is not
+ * must leave reservations what they may still take; where it cannot be helped
+ * that they lack it already, because limits were changed, it may not lack more.
  */
 static bool limits_allow(struct tmem_tenant *tenant, bool persistent,
 			 uint64_t bytes, bool guaranteed)
@@ -187,11 +197,24 @@ static bool limits_allow(struct tmem_tenant *tenant, bool persistent,
 	if (!guaranteed && (bytes > max || held > max - bytes))
 		return false;
 	pthread_mutex_lock(&store->lock);
-	held = guaranteed ? store_held(store) :
-			    store_committed(store, persistent ? tenant : NULL);
-	allow = bytes <= store->max_bytes && held <= store->max_bytes - bytes;
+	max = store->max_bytes;
+	held = store_held(store);
+	allow = bytes <= max && held <= max - bytes;
+	if (allow && !guaranteed) {
+		uint64_t after =
+			store_committed(store, tenant, persistent, bytes);
+
+		allow = after <= max ||
+			after == store_committed(store, NULL, false, 0);
+	}
 	pthread_mutex_unlock(&store->lock);
 	return allow;
+}
+
+bool store_has_room(struct tmem_tenant *tenant, bool persistent, uint64_t bytes)
+{
+	return limits_allow(tenant, persistent, bytes, false) &&
+	       !store_ask_host(tenant->store, bytes);
 }
 
 static unsigned int each_tenant(struct tmem_store *store, unsigned int max,
@@ -444,7 +467,9 @@ unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant)
 	uint64_t committed, all, max, held = arena_held(&tenant->persistent);
 
 	pthread_mutex_lock(&store->lock);
-	committed = store_committed(store, tenant);
+	/* Its own reservation is there to be used by it. */
+	committed = store_committed(store, NULL, false, 0) -
+		    tenant_unfulfilled(tenant, 0);
 	all = store_held(store);
 	max = store->max_bytes;
 	pthread_mutex_unlock(&store->lock);

@@ -99,18 +99,87 @@ static void large_reservation_costs_what_it_says(void **state)
 	fixture_close(&f);
 }
 
-/* The tenant's own ephemeral pages make way for what it is promised. */
+/*
+ * A store of @max bytes whose tenant has reserved half; pool 0 is persistent,
+ * 1 ephemeral.
+ */
+static uint64_t open_half_reserved(struct fixture *f, uint64_t max)
+{
+	const uint64_t reserved = tmem_reservation_fit(max / 2);
+
+	fixture_open(f, max, reserved);
+	pool_open(f, 0, P);
+	pool_open(f, 1, 0);
+	return reserved;
+}
+
+/* Whatever else there is: what was promised is kept, and within the limit. */
+static void fill_reservation(struct fixture *f, uint64_t max, uint64_t reserved)
+{
+	for (uint64_t i = 0; i < reserved / PAGE; i++) {
+		assert_int_equal(put(f, 0, 1, i, 4 * i + 3), TMEM_PAGE_OK);
+		assert_in_range(held(f), 0, max);
+	}
+}
+
+/* Ephemeral pages live beside the reservation: the oldest go. */
+static void ephemeral_leaves_the_reservation(void **state)
+{
+	const uint64_t max = 16 * MIB;
+	struct fixture f;
+	uint64_t reserved = open_half_reserved(&f, max);
+
+	fill(&f, 1, 1, 2 * max, TMEM_PAGE_OK);
+	assert_in_range(held(&f), max / 2 - MIB, max / 2 + SLACK);
+	fill_reservation(&f, max, reserved);
+	fixture_close(&f);
+}
+
+/* So does their index, which same-filled pages keep: nothing evicts those. */
+static void ephemeral_index_leaves_the_reservation(void **state)
+{
+	/* Pages in objects of their own; far apart in one; side by side. */
+	static const struct {
+		unsigned int object, index;
+	} shift[] = { { 0, 63 }, { 63, 20 }, { 63, 0 } };
+	const uint64_t max = 8 * MIB;
+
+	for (unsigned int i = 0; i < 3; i++) {
+		uint64_t accepted = 0, reserved;
+		struct fixture f;
+
+		reserved = open_half_reserved(&f, max);
+		for (uint64_t n = 0; n < 1000000; n++)
+			if (put(&f, 1, shift[i].object == 63 ? 1 : n,
+				shift[i].index == 63 ? 0 : n << shift[i].index,
+				0) == TMEM_PAGE_OK)
+				accepted++;
+			else
+				break;
+		/* As much as there is room for. */
+		assert_in_range(held(&f), max / 2 - MIB, max / 2 + SLACK);
+		assert_in_range(accepted, 1000, 999999);
+		fill_reservation(&f, max, reserved);
+		fixture_close(&f);
+	}
+}
+
+/* Ephemeral pages that were there before make way for what is promised. */
 static void ephemeral_makes_way(void **state)
 {
-	const uint64_t max = 16 * MIB, reserved = tmem_reservation_fit(max);
+	const uint64_t max = 16 * MIB;
+	struct tmem_limits limits = {
+		.persistent_reserved = tmem_reservation_fit(max),
+	};
 	struct fixture f;
 
-	fixture_open(&f, max, reserved);
+	fixture_open(&f, max, 0);
 	pool_open(&f, 0, P);
 	pool_open(&f, 1, 0);
 	fill(&f, 1, 1, max, TMEM_PAGE_OK);
-	fill(&f, 0, 1, reserved, TMEM_PAGE_OK);
-	assert_in_range(held(&f), reserved, max + SLACK);
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), 0);
+	fill(&f, 0, 1, limits.persistent_reserved, TMEM_PAGE_OK);
+	assert_in_range(held(&f), limits.persistent_reserved, max + SLACK);
 	fixture_close(&f);
 }
 
@@ -367,6 +436,8 @@ int main(void)
 		cmocka_unit_test(flushed_objects_count),
 		cmocka_unit_test(flushed_objects_make_room),
 		cmocka_unit_test(large_reservation_costs_what_it_says),
+		cmocka_unit_test(ephemeral_leaves_the_reservation),
+		cmocka_unit_test(ephemeral_index_leaves_the_reservation),
 		cmocka_unit_test(ephemeral_makes_way),
 		cmocka_unit_test(ephemeral_of_others_makes_way),
 		cmocka_unit_test(evicted_pages_leave_no_index),
