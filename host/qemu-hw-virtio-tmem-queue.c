@@ -13,6 +13,7 @@
 #include "qemu/iov.h"
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
+#include "exec/address-spaces.h"
 #include "exec/memory.h"
 #include "hw/virtio/virtio-bus.h"
 #include "hw/virtio/virtio-tmem.h"
@@ -24,6 +25,12 @@
  * at most 64 pages, so this bounds how long a vCPU or an IOThread is taken.
  */
 #define VIRTIO_TMEM_BATCH           16
+
+/*
+ * Least time between two attempts to give the bulk queues to the IOThread after
+ * one failed: each says so in three lines, and a driver may make many.
+ */
+#define VIRTIO_TMEM_RETRY_MS        60000
 
 typedef struct VirtIOTMEMReq {
     VirtQueueElement elem;
@@ -353,7 +360,25 @@ void virtio_tmem_thaw(VirtIOTMEM *s)
 
 /* ------------------------------------------------------------- ioeventfd */
 
-/* The IOThread takes the bulk queues.  Context: BQL held */
+/*
+ * Behind an IOMMU, or what may become one, each access may end in a fault that
+ * is reported by a write to a register, and the translation may change under
+ * the ring: both want the BQL, which the IOThread must not take.
+ */
+static bool virtio_tmem_may_use_iothread(VirtIOTMEM *s)
+{
+    if (VIRTIO_DEVICE(s)->dma_as != &address_space_memory) {
+        return false;
+    }
+    return !s->ioeventfd_failed ||
+           qemu_clock_get_ms(QEMU_CLOCK_REALTIME) - s->ioeventfd_failed_ms >=
+           VIRTIO_TMEM_RETRY_MS;
+}
+
+/*
+ * The IOThread takes the bulk queues; or it does not, and they are served as
+ * the fast ones are.  Context: BQL held
+ */
 int virtio_tmem_start_ioeventfd(VirtIODevice *vdev)
 {
     VirtIOTMEM *s = VIRTIO_TMEM(vdev);
@@ -366,6 +391,11 @@ int virtio_tmem_start_ioeventfd(VirtIODevice *vdev)
     if (s->ioeventfd_started || s->ioeventfd_starting) {
         return 0;
     }
+    if (!virtio_tmem_may_use_iothread(s)) {
+        trace_virtio_tmem_start(s, -ENOTSUP);
+        return 0;
+    }
+    s->ioeventfd_failed = false;
     s->ioeventfd_starting = true;
 
     r = k->set_guest_notifiers(qbus->parent, nvqs, true);
@@ -413,6 +443,8 @@ int virtio_tmem_start_ioeventfd(VirtIODevice *vdev)
 
 fail:
     s->ioeventfd_starting = false;
+    s->ioeventfd_failed = true;
+    s->ioeventfd_failed_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
     trace_virtio_tmem_start(s, r);
     return -ENOSYS;
 }

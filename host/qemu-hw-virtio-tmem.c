@@ -217,12 +217,23 @@ static void virtio_tmem_system_reset_class_init(ObjectClass *klass, void *data)
 
 /* ------------------------------------------------------ virtio callbacks */
 
+/*
+ * A driver reads in several accesses, each of which comes here, and between two
+ * of which limits may change.  As long as it reads the same generation of the
+ * configuration before and after, it has seen one state of all fields: they
+ * change here, with the generation, and nowhere else.  Context: BQL held
+ */
 static void virtio_tmem_get_config(VirtIODevice *vdev, uint8_t *config)
 {
-    struct virtio_tmem_config wire;
+    VirtIOTMEM *s = VIRTIO_TMEM(vdev);
+    struct virtio_tmem_config now;
 
-    tmem_server_get_config(VIRTIO_TMEM(vdev)->server, &wire);
-    memcpy(config, &wire, sizeof(wire));
+    tmem_server_get_config(s->server, &now);
+    if (memcmp(&now, &s->config_seen, sizeof(now))) {
+        s->config_seen = now;
+        vdev->generation++;
+    }
+    memcpy(config, &s->config_seen, sizeof(s->config_seen));
 }
 
 static uint64_t virtio_tmem_get_features(VirtIODevice *vdev, uint64_t features,

@@ -14,6 +14,7 @@
 #include "qobject/qdict.h"
 #include "libqos/qgraph.h"
 #include "libqos/virtio-pci.h"
+#include "standard-headers/linux/virtio_config.h"
 #include "standard-headers/linux/virtio_pci.h"
 #include "standard-headers/linux/virtio_ring.h"
 #include "virtio-tmem-driver.h"
@@ -310,6 +311,112 @@ static void test_two_devices(void *obj, void *data, QGuestAllocator *alloc)
     g_assert_cmpuint(held(&d), ==, 0);
 }
 
+/* ------------------------------------------------------- virtual IOMMU */
+
+#define VTD                 0xfed90000ull   /* intel-iommu's registers */
+#define VTD_GCMD            (VTD + 0x18)
+#define VTD_GCMD_TE         0x80000000u     /* translate */
+#define VTD_GCMD_SRTP       0x40000000u     /* take RTADDR */
+#define VTD_RTADDR          (VTD + 0x20)
+#define VTD_FSTS            (VTD + 0x34)
+#define VTD_FECTL           (VTD + 0x38)    /* 0: faults interrupt */
+#define VTD_FEDATA          (VTD + 0x3c)
+#define VTD_FEADDR          (VTD + 0x40)
+#define APIC_MSI            0xfee00000u
+
+static void *with_iommu(GString *cmd_line, void *arg)
+{
+    /* The last -M counts */
+    g_string_append(cmd_line, " -M q35 -device intel-iommu "
+                              "-trace virtio_tmem_start ");
+    return with_log(cmd_line, with_store(cmd_line, arg));
+}
+
+/*
+ * Tables that map the first MiBs of memory, where the rings are, as they are,
+ * but for the buffers.  The root table's address.
+ */
+static uint64_t make_tables(Driver *d)
+{
+    enum { ROOT, CONTEXT, LEVEL3, LEVEL2, LEVEL1, TABLES = LEVEL1 + 8 };
+    const unsigned int entries = PAGE / sizeof(uint64_t);
+    g_autofree uint64_t *table = g_malloc0(TABLES * PAGE);
+    uint64_t base = QEMU_ALIGN_UP(guest_alloc(d->alloc, (TABLES + 1) * PAGE),
+                                  PAGE);
+
+    /* Each bus' context table; each function: 39 bits of address, domain 1 */
+    for (unsigned int i = 0; i < entries / 2; i++) {
+        table[ROOT * entries + 2 * i] = base + CONTEXT * PAGE + 1;
+        table[CONTEXT * entries + 2 * i] = base + LEVEL3 * PAGE + 1;
+        table[CONTEXT * entries + 2 * i + 1] = 1 << 8 | 1;
+    }
+    table[LEVEL3 * entries] = base + LEVEL2 * PAGE + 3;
+    for (unsigned int i = 0; i < TABLES - LEVEL1; i++) {
+        table[LEVEL2 * entries + i] = base + (LEVEL1 + i) * PAGE + 3;
+    }
+    for (uint64_t i = 0; i < (TABLES - LEVEL1) * entries; i++) {
+        if (i * PAGE + PAGE <= d->arena || i * PAGE >= d->arena + ARENA) {
+            table[LEVEL1 * entries + i] = i * PAGE + 3;
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        g_assert_cmphex(d->vq[i]->used, <,
+                        (TABLES - LEVEL1) * entries * PAGE - 64 * KiB);
+    }
+    for (unsigned int i = 0; i < TABLES * entries; i++) {
+        table[i] = cpu_to_le64(table[i]);
+    }
+    qtest_memwrite(d->qts, base, table, TABLES * PAGE);
+    return base;
+}
+
+/*
+ * A guest puts buffers out of its IOMMU's reach: each is a fault, which is
+ * reported by an interrupt.  QEMU is there afterwards, and so is the device.
+ * An interrupt without the big lock ends QEMU under TCG (not under qtest): the
+ * IOThread must have nothing to do with it.
+ */
+static void test_iommu(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new_with(obj, alloc, FEATURES |
+                               BIT_ULL(VIRTIO_F_ACCESS_PLATFORM));
+    struct virtio_tmem_req get = request(VIRTIO_TMEM_OP_GET, 0, 1, 1);
+    Answer a = { 0 };
+
+    log_started();
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    put_ok(&d, 0, 1, 1, 5);
+    qtest_writel(d.qts, VTD_FEDATA, 0);
+    qtest_writel(d.qts, VTD_FEADDR, APIC_MSI);
+    qtest_writel(d.qts, VTD_FECTL, 0);
+    qtest_writeq(d.qts, VTD_RTADDR, make_tables(&d));
+    qtest_writel(d.qts, VTD_GCMD, VTD_GCMD_SRTP);
+    for (int i = 0; i < 10; i++) {
+        int queue = i & 1;
+        uint32_t head;
+
+        driver_down(&d);
+        qtest_writel(d.qts, VTD_GCMD, VTD_GCMD_TE);
+        driver_up(&d);
+        head = queue_chain(&d, queue, &get, sizeof(get), NULL, 0,
+                           response_size(&get));
+        g_assert_false(needs_reset_now(&d));
+        qvirtqueue_kick(d.qts, d.vdev, d.vq[queue], head);
+        g_assert_true(needs_reset(&d));
+        /* Faults were recorded. */
+        g_assert_cmphex(qtest_readl(d.qts, VTD_FSTS) & 3, !=, 0);
+        driver_down(&d);
+        qtest_writel(d.qts, VTD_GCMD, 0);
+        driver_up(&d);
+        submit(&d, queue, get, NULL, 0, &a);
+        expect_page(&a, 0, 5);
+    }
+    g_assert_true(log_has("virtio_tmem_start"));
+    g_assert_false(log_has("ret 0"));
+    log_ended();
+    driver_free(&d);
+}
+
 static void register_virtio_tmem_attack_test(void)
 {
     QOSGraphTestOptions store = {
@@ -318,12 +425,17 @@ static void register_virtio_tmem_attack_test(void)
                                   "num-bulk-queues=1",
     };
     QOSGraphTestOptions log = { .before = with_log };
+    QOSGraphTestOptions iommu = {
+        .before = with_iommu,
+        .edge.extra_device_opts = "store=store0,iommu_platform=on",
+    };
 
     qos_add_test("flood", "virtio-tmem", test_flood, &log);
     qos_add_test("refilled", "virtio-tmem", test_refilled, &store);
     qos_add_test("overlap", "virtio-tmem", test_overlap, &store);
     qos_add_test("two-queues", "virtio-tmem", test_two_queues, &store);
     qos_add_test("ring-changes", "virtio-tmem", test_ring_changes, &store);
+    qos_add_test("iommu", "virtio-tmem", test_iommu, &iommu);
     qos_add_test("two-devices", "virtio-tmem", test_two_devices, &store);
 }
 

@@ -9,6 +9,7 @@
 #include "qemu/units.h"
 #include "libqos/qgraph.h"
 #include "libqos/virtio-pci.h"
+#include "standard-headers/linux/virtio_pci.h"
 #include "virtio-tmem-driver.h"
 
 /* A configuration interrupt is pending?  Reading takes it away. */
@@ -61,12 +62,8 @@ static void test_config_rate(void *obj, void *data, QGuestAllocator *alloc)
 static void up_with(Driver *d, uint64_t features)
 {
     driver_down(d);
-    qvirtio_start_device(d->vdev);
-    qvirtio_set_features(d->vdev, features);
-    for (int i = 0; i < 2; i++) {
-        d->vq[i] = qvirtqueue_setup(d->vdev, d->alloc, i);
-    }
-    qvirtio_set_driver_ok(d->vdev);
+    d->features = features;
+    driver_up(d);
 }
 
 static uint16_t want(bool negotiated)
@@ -179,6 +176,86 @@ static void test_config_writes(void *obj, void *data, QGuestAllocator *alloc)
     driver_free(&d);
 }
 
+static uint8_t config_generation(Driver *d)
+{
+    QVirtioPCIDevice *dev = container_of(d->vdev, QVirtioPCIDevice, vdev);
+
+    return qpci_io_readb(dev->pdev, dev->bar, dev->common_cfg_offset +
+                         offsetof(struct virtio_pci_common_cfg,
+                                  config_generation));
+}
+
+/*
+ * A limit of 64 bits, read by halves.  With @to other than 0 it becomes that in
+ * between.  Is it to be trusted, as the generation says?
+ */
+static bool read_limit(Driver *d, const char *property, size_t offset,
+                       uint64_t to, uint64_t *value)
+{
+    uint8_t generation = config_generation(d);
+
+    *value = config_readl(d, offset);
+    if (to) {
+        set_store_size(d, property, to);
+    }
+    *value |= (uint64_t)config_readl(d, offset + 4) << 32;
+    return config_generation(d) == generation;
+}
+
+/*
+ * Limits that change while they are read: the generation tells, also those who
+ * did not ask for notifications, and before DRIVER_OK.
+ */
+static void test_config_torn(void *obj, void *data, QGuestAllocator *alloc)
+{
+    static const struct {
+        const char *property;
+        size_t offset;
+    } limit[] = {
+        { "reserved", offsetof(struct virtio_tmem_config,
+                               persistent_reserved) },
+        { "persistent-max", offsetof(struct virtio_tmem_config,
+                                     persistent_max) },
+        { "ephemeral-max", offsetof(struct virtio_tmem_config,
+                                    ephemeral_max) },
+    };
+    Driver d = driver_new(obj, alloc);
+
+    set_store_size(&d, "size", 64 * GiB);
+    for (int state = 0; state < 3; state++) {
+        if (state == 1) {
+            up_with(&d, FEATURES & ~BIT_ULL(VIRTIO_TMEM_F_EVENTS));
+        } else if (state == 2) {
+            driver_down(&d);
+            qvirtio_start_device(d.vdev);
+            qvirtio_set_features(d.vdev, FEATURES);
+        }
+        for (int i = 0; i < 20 * ARRAY_SIZE(limit); i++) {
+            const char *property = limit[i / 20].property;
+            size_t offset = limit[i / 20].offset;
+            uint64_t older = 40 * GiB + i * MiB, newer = 48 * GiB - i * MiB;
+            uint64_t value;
+
+            if (i < 20) {      /* it has to fit under the others */
+                older = (1 + i % 5) * 4 * GiB + MiB;
+                newer = (2 + i % 5) * 4 * GiB + 2 * MiB;
+            }
+            set_store_size(&d, property, older);
+            if (read_limit(&d, property, offset, newer, &value)) {
+                g_assert_cmphex(value, ==, older);
+            }
+            /* A driver tries again; nothing changes any more. */
+            for (int tries = 0;
+                 !read_limit(&d, property, offset, 0, &value); tries++) {
+                g_assert_cmpint(tries, <, 3);
+            }
+            g_assert_cmphex(value, ==, newer);
+        }
+    }
+    driver_up(&d);
+    driver_free(&d);
+}
+
 static void register_virtio_tmem_config_test(void)
 {
     QOSGraphTestOptions store = {
@@ -192,6 +269,7 @@ static void register_virtio_tmem_config_test(void)
     qos_add_test("negotiation", "virtio-tmem", test_negotiation, &store);
     qos_add_test("config-no-events", "virtio-tmem", test_config_no_events,
                  &store);
+    qos_add_test("config-torn", "virtio-tmem", test_config_torn, &store);
     qos_add_test("config-writes", "virtio-tmem", test_config_writes, &store);
 }
 

@@ -15,7 +15,7 @@
 void driver_up(Driver *d)
 {
     qvirtio_start_device(d->vdev);
-    qvirtio_set_features(d->vdev, FEATURES);
+    qvirtio_set_features(d->vdev, d->features);
     for (int i = 0; i < 2; i++) {
         d->vq[i] = qvirtqueue_setup(d->vdev, d->alloc, i);
     }
@@ -30,7 +30,7 @@ void driver_down(Driver *d)
     qvirtio_reset(d->vdev);
 }
 
-Driver driver_new(void *obj, QGuestAllocator *alloc)
+Driver driver_new_with(void *obj, QGuestAllocator *alloc, uint64_t features)
 {
     QVirtioTmem *tmem = obj;
     Driver d = {
@@ -38,10 +38,16 @@ Driver driver_new(void *obj, QGuestAllocator *alloc)
         .vdev = tmem->vdev,
         .alloc = alloc,
         .arena = guest_alloc(alloc, ARENA),
+        .features = features,
     };
 
     driver_up(&d);
     return d;
+}
+
+Driver driver_new(void *obj, QGuestAllocator *alloc)
+{
+    return driver_new_with(obj, alloc, FEATURES);
 }
 
 void driver_free(Driver *d)
@@ -312,6 +318,14 @@ unsigned int log_lines(void)
         lines++;
     }
     return lines;
+}
+
+bool log_has(const char *what)
+{
+    g_autofree char *text = NULL;
+
+    g_assert_true(g_file_get_contents(qemu_log.path, &text, NULL, NULL));
+    return strstr(text, what);
 }
 
 void log_ended(void)

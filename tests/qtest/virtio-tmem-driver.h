@@ -35,6 +35,7 @@ typedef struct Driver {
     QGuestAllocator *alloc;
     QVirtQueue *vq[2];
     uint64_t arena;
+    uint64_t features;      /* that it accepts */
 } Driver;
 
 /* What a request is answered with */
@@ -53,6 +54,7 @@ void driver_down(Driver *d);
 
 /* @obj: what the test is given */
 Driver driver_new(void *obj, QGuestAllocator *alloc);
+Driver driver_new_with(void *obj, QGuestAllocator *alloc, uint64_t features);
 void driver_free(Driver *d);
 
 uint32_t config_readl(Driver *d, size_t offset);
@@ -104,6 +106,7 @@ bool needs_reset(Driver *d);
 void *with_log(GString *cmd_line, void *arg);
 void log_started(void);
 unsigned int log_lines(void);
+bool log_has(const char *what);
 void log_ended(void);
 
 /* .before: tmem-store store0, whose properties the others set */

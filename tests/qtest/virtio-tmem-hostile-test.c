@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include <sys/resource.h>
 #include "qemu/bswap.h"
 #include "qemu/module.h"
 #include "libqos/qgraph.h"
@@ -316,6 +317,63 @@ static void test_log_bound(void *obj, void *data, QGuestAllocator *alloc)
     driver_free(&d);
 }
 
+/*
+ * Resets in a loop, with something wrong after each: some lines a minute, and
+ * the number of those that are missing.  (dev.security.bounds)
+ */
+static void test_log_resets(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    QVirtQueue ring = *d.vq[1];
+    gint64 start = g_get_monotonic_time();
+    unsigned int lines, minutes;
+
+    log_started();
+    lines = log_lines();
+    ring.avail = HOLE;
+    for (int i = 0; i < 5000; i++) {
+        qvirtio_reset(d.vdev);
+        COMMON_WRITE(&d, queue_select, 1);
+        d.vdev->bus->set_queue_address(d.vdev, &ring);
+        COMMON_WRITE(&d, queue_enable, 1);
+    }
+    minutes = (g_get_monotonic_time() - start) / G_TIME_SPAN_MINUTE + 1;
+    g_assert_cmpuint(log_lines() - lines, <=, 10 * minutes);
+    g_assert_cmpuint(log_lines() - lines, >=, 10);
+    driver_down(&d);
+    driver_up(&d);
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    log_ended();
+    driver_free(&d);
+}
+
+/*
+ * More queues than QEMU may open files for: the bulk queues go without an
+ * IOThread, and each start of the driver does not say so anew.
+ */
+static void test_few_files(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    const struct rlimit few = { 1024, 1024 };
+    unsigned int lines;
+
+    log_started();
+    lines = log_lines();
+    /* QEMU raises its own limit when it starts */
+    g_assert_cmpint(prlimit(qtest_pid(d.qts), RLIMIT_NOFILE, &few, NULL), ==,
+                    0);
+    for (int i = 0; i < 20; i++) {
+        driver_down(&d);
+        driver_up(&d);
+    }
+    g_assert_true(log_has("bulk queues go without an IOThread"));
+    g_assert_cmpuint(log_lines() - lines, <=, 3);
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    put_ok(&d, 0, 1, 8, 5);
+    log_ended();
+    driver_free(&d);
+}
+
 /* Milliseconds of CPU that QEMU takes in @ms of time */
 static uint64_t qemu_cpu_ms(Driver *d, unsigned int ms)
 {
@@ -484,6 +542,10 @@ static void register_virtio_tmem_hostile_test(void)
 {
     QOSGraphTestOptions opts = { 0 };
     QOSGraphTestOptions log = { .before = with_log };
+    QOSGraphTestOptions few_files = {
+        .before = with_log,
+        .edge.extra_device_opts = "num-fast-queues=1,num-bulk-queues=600",
+    };
     QOSGraphTestOptions store = {
         .before = with_store,
         .edge.extra_device_opts = "store=store0",
@@ -496,6 +558,8 @@ static void register_virtio_tmem_hostile_test(void)
     qos_add_test("not-ram", "virtio-tmem", test_not_ram, &opts);
     qos_add_test("reset-race", "virtio-tmem", test_reset_race, &opts);
     qos_add_test("log-bound", "virtio-tmem", test_log_bound, &log);
+    qos_add_test("log-resets", "virtio-tmem", test_log_resets, &log);
+    qos_add_test("few-files", "virtio-tmem", test_few_files, &few_files);
     qos_add_test("halted-idle", "virtio-tmem", test_halted_idle, &store);
     qos_add_test("early-kick", "virtio-tmem", test_early_kick, &opts);
     qos_add_test("reset-in-flight", "virtio-tmem", test_reset_in_flight,

@@ -74,6 +74,8 @@ struct VirtIOTMEM {
     bool ioeventfd_starting;
     bool ioeventfd_started;
     bool ioeventfd_stopping;
+    bool ioeventfd_failed;      /* at ioeventfd_failed_ms */
+    int64_t ioeventfd_failed_ms;
     bool queues_wanted;         /* the BQL's holder waits for the IOThread */
     bool frozen;                /* the store was, when it last changed */
 
@@ -88,6 +90,8 @@ struct VirtIOTMEM {
     Error *blocker;
     NotifierWithReturn migration_notifier;
 
+    /* What the driver last read: see virtio_tmem_get_config() */
+    struct virtio_tmem_config config_seen;
     QEMUTimer *config_timer;
     bool config_pending;
     int64_t config_last_ms;
