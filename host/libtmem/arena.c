@@ -641,41 +641,54 @@ static bool compact_worthwhile(const struct size_class *class)
 	       class->spans > 1;
 }
 
+/* Pack one class, @max chunks at most.  arena->lock held, and let go of. */
+static unsigned int class_compact(struct arena *arena, struct size_class *class,
+				  unsigned int max)
+{
+	unsigned int moved = 0;
+
+	while (moved < max && compact_worthwhile(class)) {
+		struct span *from = compact_victim(class);
+		unsigned int before = moved;
+		bool ended;
+
+		if (!from)
+			break;
+		/* Out of the list, lest it be its own target. */
+		list_del(&from->link);
+		from->busy++;
+		for (unsigned int i = 0; i < from->slots && moved < max; i++)
+			moved += slot_move(arena, from, i);
+		from->busy--;
+		ended = !from->used;
+		if (ended)
+			span_end(arena, from);
+		else
+			span_link(arena, from);
+		if (!ended && moved == before)
+			break; /* all of it is busy: later */
+		/* Let others in between two spans. */
+		pthread_mutex_unlock(&arena->lock);
+		pthread_mutex_lock(&arena->lock);
+	}
+	return moved;
+}
+
 unsigned int arena_compact(struct arena *arena, unsigned int max)
 {
 	unsigned int moved = 0;
 
-	for (unsigned int c = 0; c < CLASSES && moved < max; c++) {
-		struct size_class *class = &arena->class[c];
-
-		pthread_mutex_lock(&arena->lock);
-		while (moved < max && compact_worthwhile(class)) {
-			struct span *from = compact_victim(class);
-			unsigned int before = moved;
-			bool ended;
-
-			if (!from)
-				break;
-			/* Out of the list, lest it be its own target. */
-			list_del(&from->link);
-			from->busy++;
-			for (unsigned int i = 0;
-			     i < from->slots && moved < max; i++)
-				moved += slot_move(arena, from, i);
-			from->busy--;
-			ended = !from->used;
-			if (ended)
-				span_end(arena, from);
-			else
-				span_link(arena, from);
-			if (!ended && moved == before)
-				break; /* all of it is busy: later */
-			/* Let others in between two spans. */
-			pthread_mutex_unlock(&arena->lock);
-			pthread_mutex_lock(&arena->lock);
-		}
-		pthread_mutex_unlock(&arena->lock);
+	pthread_mutex_lock(&arena->lock);
+	/* Where the last call stopped, lest the first classes get everything. */
+	for (unsigned int i = 0; i < CLASSES && moved < max; i++) {
+		moved += class_compact(arena,
+				       &arena->class[arena->compact_class],
+				       max - moved);
+		if (moved < max)
+			arena->compact_class =
+				(arena->compact_class + 1) % CLASSES;
 	}
+	pthread_mutex_unlock(&arena->lock);
 	return moved;
 }
 

@@ -206,6 +206,7 @@ struct arena {
 	struct list by_run[SEGMENT_PAGES + 1];
 	struct list idle; /* segments with populated pages of no span */
 	struct list spans;
+	unsigned int compact_class; /* where compaction goes on */
 	uint64_t idle_pages; /* populated and of no span */
 	uint64_t demand;     /* pages that spans took, halved by every punch */
 	/* Held bytes: pages populated, and descriptors. */

@@ -223,14 +223,20 @@ static unsigned int each_tenant(struct tmem_store *store, unsigned int max,
 static unsigned int tenant_clean(struct tmem_tenant *tenant, unsigned int max);
 static unsigned int tenant_release(struct tmem_tenant *tenant,
 				   unsigned int max);
+static unsigned int tenant_compact(struct tmem_tenant *tenant,
+				   unsigned int max);
 static unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max);
 
 /* Words that one op visits at most, in one go, to make room for itself. */
 #define HELP_WORDS 1024
+/* How often; what is guaranteed must not fail for lack of patience. */
+#define HELP_TRIES 4
+#define HELP_TRIES_GUARANTEED 64
 
 /*
- * Make room: what has ended, then what is idle, then the tenant's ephemeral
- * pages; then, for what is guaranteed, those of others.
+ * Make room: what has ended, then what is idle, then what lies between the
+ * tenant's pages, then its ephemeral pages; then, for what is guaranteed, the
+ * same of others.
  */
 static bool make_room(struct tmem_tenant *tenant, uint64_t bytes,
 		      bool guaranteed)
@@ -241,12 +247,17 @@ static bool make_room(struct tmem_tenant *tenant, uint64_t bytes,
 	if (done < HELP_WORDS)
 		done += tenant_clean(tenant, HELP_WORDS - done);
 	done += tenant_release(tenant, 64);
+	if (!done && tenant_compact(tenant, HELP_WORDS)) {
+		tenant_release(tenant, 64);
+		done++;
+	}
 	if (!done && arena_evict(&tenant->ephemeral, bytes)) {
 		tenant_release(tenant, 64);
 		done++;
 	}
 	if (!done && guaranteed &&
-	    each_tenant(store, bytes / ARENA_PAGE, tenant_evict)) {
+	    (each_tenant(store, HELP_WORDS, tenant_compact) ||
+	     each_tenant(store, bytes / ARENA_PAGE, tenant_evict))) {
 		each_tenant(store, 64, tenant_release);
 		done++;
 	}
@@ -257,9 +268,10 @@ int store_may_grow(struct tmem_tenant *tenant, bool persistent, uint64_t bytes,
 		   bool guaranteed)
 {
 	struct tmem_store *store = tenant->store;
+	unsigned int most = guaranteed ? HELP_TRIES_GUARANTEED : HELP_TRIES;
 	int error = 0;
 
-	for (unsigned int tries = 0; tries < 4; tries++) {
+	for (unsigned int tries = 0; tries < most; tries++) {
 		error = limits_allow(tenant, persistent, bytes, guaranteed) ?
 				0 :
 				-ENOSPC;
@@ -751,29 +763,81 @@ static unsigned int tenant_clean(struct tmem_tenant *tenant, unsigned int max)
 	return done;
 }
 
-static unsigned int tenant_step(struct tmem_tenant *tenant, unsigned int max)
+static unsigned int tenant_compact(struct tmem_tenant *tenant, unsigned int max)
 {
-	unsigned int done = tenant_clean(tenant, max);
+	unsigned int done = arena_compact(&tenant->persistent, max);
 
 	if (done < max)
-		done += arena_compact(&tenant->persistent, max - done);
-	if (done < max)
 		done += arena_compact(&tenant->ephemeral, max - done);
-	if (done < max)
-		done += arena_punch(&tenant->persistent, max - done, false);
+	return done;
+}
+
+static unsigned int tenant_punch(struct tmem_tenant *tenant, unsigned int max)
+{
+	unsigned int done = arena_punch(&tenant->persistent, max, false);
+
 	if (done < max)
 		done += arena_punch(&tenant->ephemeral, max - done, false);
+	return done;
+}
+
+/*
+ * A quarter for each kind of work at first, or a guest that always has some of
+ * the first kind done never has any of the others; then what is left, to those
+ * that were cut short.
+ */
+static unsigned int tenant_step(struct tmem_tenant *tenant, unsigned int max)
+{
+	static unsigned int (*const work[])(struct tmem_tenant *t,
+					    unsigned int max) = {
+		tenant_clean,
+		tenant_compact,
+		tenant_punch,
+	};
+	unsigned int done = 0, share = MAX(max / 4, 1u);
+	bool more[ARRAY_SIZE(work)];
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(work); i++) {
+		unsigned int most = MIN(share, max - MIN(done, max)), n;
+
+		n = most ? work[i](tenant, most) : 0;
+		more[i] = n >= most;
+		done += n;
+	}
+	for (unsigned int i = 0; i < ARRAY_SIZE(work) && done < max; i++)
+		if (more[i])
+			done += work[i](tenant, max - done);
 	/* Puts were refused; are they still?  The next one tells. */
 	atomic_store(&tenant->refused, 0);
 	return done;
 }
 
+/* tenant_step() for each, with equal shares of what is left by those before. */
+static unsigned int step_tenants(struct tmem_store *store, unsigned int max)
+{
+	unsigned int done = 0, tenants = 0;
+
+	pthread_rwlock_rdlock(&store->tenants_lock);
+	for (struct list *l = store->tenants.next; l != &store->tenants;
+	     l = l->next)
+		tenants++;
+	for (struct list *l = store->tenants.next;
+	     l != &store->tenants && done < max; l = l->next, tenants--)
+		done += tenant_step(container_of(l, struct tmem_tenant, link),
+				    MAX((max - done) / tenants, 1u));
+	pthread_rwlock_unlock(&store->tenants_lock);
+	return done;
+}
+
 unsigned int tmem_step(struct tmem_store *store, unsigned int pages)
 {
-	unsigned int done = store_drain(store, pages);
+	/* Half for what has ended, if there is anything else to do. */
+	unsigned int done = store_drain(store, pages / 2);
 
 	if (done < pages)
-		done += each_tenant(store, pages - done, tenant_step);
+		done += step_tenants(store, pages - done);
+	if (done < pages)
+		done += store_drain(store, pages - done);
 	return done;
 }
 
