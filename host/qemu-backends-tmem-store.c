@@ -7,7 +7,10 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qapi/visitor.h"
+#include "block/aio.h"
+#include "qemu/main-loop.h"
 #include "qemu/module.h"
+#include "qemu/thread.h"
 #include "qom/object_interfaces.h"
 #include "hw/boards.h"
 #include "system/tmem-store.h"
@@ -180,11 +183,49 @@ bool tmem_store_attach(TmemStore *s, TmemStoreUser *user, const char *name,
     return true;
 }
 
+typedef struct TmemStoreDrop {
+    TmemStore *store;
+    struct tmem_tenant *tenant;
+} TmemStoreDrop;
+
+/* In the main loop, which alone ends objects. */
+static void tmem_store_dropped(void *opaque)
+{
+    TmemStoreDrop *drop = opaque;
+
+    object_unref(OBJECT(drop->store));
+    g_free(drop);
+}
+
+static void *tmem_store_drop_thread(void *opaque)
+{
+    TmemStoreDrop *drop = opaque;
+
+    tmem_tenant_drop(drop->tenant);
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), tmem_store_dropped, drop);
+    return NULL;
+}
+
+/*
+ * The tenant's pages are gone and nothing is reserved for it when this returns,
+ * so that the next device finds its place.  To free millions of pages takes
+ * seconds: not with the BQL held.
+ */
 void tmem_store_detach(TmemStore *s, TmemStoreUser *user)
 {
+    static const struct tmem_limits nothing;
+    TmemStoreDrop *drop = g_new(TmemStoreDrop, 1);
+    QemuThread thread;
+
     QLIST_REMOVE(user, next);
-    tmem_tenant_drop(user->tenant);
+    tmem_tenant_set_limits(user->tenant, &nothing);
+    tmem_tenant_reset(user->tenant);
+    *drop = (TmemStoreDrop) { .store = s, .tenant = user->tenant };
     user->tenant = NULL;
+    /* The store goes last, also if it is deleted meanwhile */
+    object_ref(OBJECT(s));
+    qemu_thread_create(&thread, "tmem-drop", tmem_store_drop_thread, drop,
+                       QEMU_THREAD_DETACHED);
 }
 
 struct tmem_store *tmem_store_get(TmemStore *s)

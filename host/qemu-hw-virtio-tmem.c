@@ -511,7 +511,7 @@ static void virtio_tmem_cancel_step(void *opaque)
     timer_del(s->step_timer);
 }
 
-/* Unplug: the pages are gone, and the host has its memory back. */
+/* Unplug: the pages are gone, and the host gets its memory back. */
 static void virtio_tmem_device_unrealize(DeviceState *dev)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(dev);

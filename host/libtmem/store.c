@@ -397,24 +397,43 @@ int tmem_tenant_open(struct tmem_store *store, const char *name,
 	return 0;
 }
 
+/* tenants_lock held for writing: nobody drains, so all dead pools are listed. */
+static bool tenant_drained(struct tmem_tenant *tenant)
+{
+	struct tmem_store *store = tenant->store;
+	bool drained = true;
+
+	pthread_mutex_lock(&store->lock);
+	for (struct list *l = store->dead.next; l != &store->dead && drained;
+	     l = l->next)
+		drained = container_of(l, struct tmem_pool, link)->tenant !=
+			  tenant;
+	if (drained)
+		list_del(&tenant->link);
+	pthread_mutex_unlock(&store->lock);
+	return drained;
+}
+
 void tmem_tenant_drop(struct tmem_tenant *tenant)
 {
 	struct tmem_store *store;
+	bool drained = false;
 
 	if (!tenant)
 		return;
 	store = tenant->store;
 	tmem_tenant_reset(tenant);
-	while (store_drain(store, 4096))
-		;
-	/* Whoever still has a pool of it in hand is waited for. */
-	pthread_rwlock_wrlock(&store->tenants_lock);
-	while (drain_locked(store, 4096))
-		;
-	pthread_mutex_lock(&store->lock);
-	list_del(&tenant->link);
-	pthread_mutex_unlock(&store->lock);
-	pthread_rwlock_unlock(&store->tenants_lock);
+	while (!drained) {
+		while (store_drain(store, 4096))
+			;
+		/*
+		 * Whoever still has a pool of it in hand is waited for, but
+		 * nothing is drained meanwhile, as nobody else gets the lock.
+		 */
+		pthread_rwlock_wrlock(&store->tenants_lock);
+		drained = tenant_drained(tenant);
+		pthread_rwlock_unlock(&store->tenants_lock);
+	}
 	arena_destroy(&tenant->persistent);
 	arena_destroy(&tenant->ephemeral);
 	pthread_mutex_destroy(&tenant->lock);

@@ -211,6 +211,8 @@ int tmem_tenant_open(struct tmem_store *store, const char *name,
 /*
  * End a tenant: all its pools and pages are gone, its memory goes back to the
  * host before the call returns.  No op of its may be running.  NULL is allowed.
+ * It takes its time, 60 ns a page or so, in which others' calls do not wait: who
+ * cannot wait sets its limits to 0 and resets it, and has a thread drop it.
  */
 void tmem_tenant_drop(struct tmem_tenant *tenant);
 

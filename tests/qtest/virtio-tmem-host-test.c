@@ -241,6 +241,67 @@ static void test_hotplug(void *obj, void *data, QGuestAllocator *alloc)
     qpci_unplug_acpi_device_test(qts, "tmem1", 0x06);
 }
 
+static uint64_t store_stat(Driver *d, const char *member)
+{
+    QDict *reply = qtest_qmp_assert_success_ref(d->qts,
+        "{ 'execute': 'qom-get', 'arguments': {"
+        "  'path': '/objects/store0', 'property': 'stats' } }");
+    uint64_t value = qdict_get_int(reply, member);
+
+    qobject_unref(reply);
+    return value;
+}
+
+static void *with_replug(GString *cmd_line, void *arg)
+{
+    /* Without the device it is of no use to the next test */
+    g_string_append(cmd_line, " -name replug ");
+    return with_store(cmd_line, arg);
+}
+
+/*
+ * A device is unplugged with its pages, and one of the same name takes its
+ * place at once, though the store has room for one reservation; what the first
+ * one held goes back to the host, and then the store can go.
+ */
+static void test_replug(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QVirtioPCIDevice *dev = container_of(((QVirtioTmem *)obj)->vdev,
+                                         QVirtioPCIDevice, vdev);
+    Driver d = driver_new(obj, alloc);
+
+    if (dev->pdev->bus->not_hotpluggable) {
+        g_test_skip("pci bus does not support hotplug");
+        return;
+    }
+    set_store_size(&d, "reserved", 40 * MiB);
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    create(&d, 1, 0);
+    for (int i = 0; i < 64; i++) {
+        put_ok(&d, i & 1, i * MAX_PAGES, MAX_PAGES, i * MAX_PAGES);
+    }
+    g_assert_cmpuint(store_stat(&d, "held-bytes"), >, 4 * MiB);
+    driver_free(&d);
+
+    for (int i = 0; i < 3; i++) {
+        qpci_unplug_acpi_device_test(d.qts, "tmem0", 4);
+        g_assert_cmpuint(store_stat(&d, "persistent-pages"), ==, 0);
+        qtest_qmp_device_add(d.qts, "virtio-tmem-pci", "tmem0",
+                             "{'addr': '04', 'store': 'store0'}");
+        g_assert_cmpuint(held(&d), ==, 0);
+    }
+    for (int i = 0; store_stat(&d, "held-bytes") > MiB; i++) {
+        g_assert_cmpint(i, <, 500);
+        g_usleep(10 * 1000);
+    }
+    qpci_unplug_acpi_device_test(d.qts, "tmem0", 4);
+    qtest_qmp_assert_success(d.qts, "{ 'execute': 'object-del', "
+                             "'arguments': { 'id': 'store0' } }");
+    qtest_qmp_assert_success(d.qts, "{ 'execute': 'object-add', 'arguments': {"
+                             " 'qom-type': 'tmem-store', 'id': 'store0',"
+                             " 'size': 4194304 } }");
+}
+
 /* ------------------------------------------------------------ snapshots */
 
 /* Waits for a job that @command started; its error, or NULL. */
@@ -524,6 +585,8 @@ static void register_virtio_tmem_host_test(void)
     qos_add_test("trace", "virtio-tmem", test_trace, &opts);
     qos_add_test("query-status", "virtio-tmem", test_query_status, &opts);
     qos_add_test("hotplug", "virtio-tmem-pci", test_hotplug, &opts);
+    store.before = with_replug;
+    qos_add_test("replug", "virtio-tmem", test_replug, &store);
 }
 
 libqos_init(register_virtio_tmem_host_test);

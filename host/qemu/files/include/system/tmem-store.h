@@ -48,7 +48,10 @@ struct TmemStoreUser {
 bool tmem_store_attach(TmemStore *store, TmemStoreUser *user,
                        const char *name, Error **errp);
 
-/* Drop the tenant of @user and all its pages. */
+/*
+ * Drop the tenant of @user and all its pages, whose memory goes back to the
+ * host soon after.  No op of its may be running, and it has no context left.
+ */
 void tmem_store_detach(TmemStore *store, TmemStoreUser *user);
 
 /* The library's store; not NULL while anybody is attached. */
