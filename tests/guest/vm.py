@@ -82,13 +82,15 @@ class Channel:
 class VM:
     """kernel: "5.10", "6.1" or "6.12"; mem in MiB; tmem: what follows -device,
     without id, or None; objects: what follows -object; args: more arguments;
-    modules: options of our modules on the kernel's command line."""
+    modules: options of our modules on the kernel's command line; misbehave: with a
+    device that keeps the rules unless rules() says otherwise (misbehave.c)."""
 
     def __init__(self, kernel="6.1", mem=256, smp=1, tmem="virtio-tmem-pci",
-                 objects=(), args=(), append="", accel=None, prefix=()):
+                 objects=(), args=(), append="", accel=None, prefix=(), misbehave=False):
         self.kernel, self.mem, self.smp = kernel, mem, smp
         self.tmem, self.objects, self.args = tmem, list(objects), list(args)
         self.append, self.prefix = append, list(prefix)
+        self.misbehave = misbehave
         self.accel = accel or os.environ.get("TMEM_ACCEL") or "tcg"
         self.dir = self.process = self.channel = self.monitor = None
         self.qmp_lock = threading.Lock()
@@ -101,6 +103,10 @@ class VM:
     def command(self):
         image = os.environ.get("TMEM_IMAGE_" + self.kernel) or tool("guest-image", self.kernel)
         qemu = os.environ.get("QEMU") or tool("build-qemu", "--print-path")
+        if self.misbehave:
+            qemu += "-misbehave"
+            if not os.path.exists(qemu):
+                raise VMError(f"there is no {qemu}: run scripts/build-qemu --misbehave")
         accel = "tcg,thread=multi" if self.accel == "tcg" else self.accel
         command = self.prefix + [
             qemu, "-name", "tmem-test", "-nodefaults", "-no-user-config",
@@ -148,6 +154,7 @@ class VM:
     def start_qemu(self, deadline):
         self.process = subprocess.Popen(
             self.command(), stdin=subprocess.DEVNULL,
+            env={**os.environ, "TMEM_RULES": f"{self.dir}/rules"},
             stdout=open(f"{self.dir}/qemu.log", "a"), stderr=subprocess.STDOUT)
         self.monitor = self.connect("qmp", min(deadline, time.monotonic() + 30))
         self.monitor.receive(deadline)
@@ -311,6 +318,27 @@ class VM:
 
     def stats(self, device="tmem0"):
         return self.qmp("qom-get", path=f"/machine/peripheral/{device}", property="stats")
+
+    # ------------------------------------------- a device that misbehaves
+
+    def rules(self, *lines):
+        """These are broken from now on, and no others."""
+        with open(f"{self.dir}/rules.new", "w", encoding="ascii") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+        os.rename(f"{self.dir}/rules.new", f"{self.dir}/rules")
+
+    def verdicts(self, word=""):
+        """What the device has to say of its driver: lines with that word."""
+        try:
+            with open(f"{self.dir}/rules.log", encoding="ascii") as file:
+                return [line.strip() for line in file if word in [*line.split(), ""]]
+        except FileNotFoundError:
+            return []
+
+    def go_on(self, store="store0"):
+        """Bulk queues that stand still are served again."""
+        for frozen in (True, False):
+            self.qmp("qom-set", path=f"/objects/{store}", property="frozen", value=frozen)
 
     def wait(self, timeout=60):
         """For QEMU to end."""
