@@ -18,6 +18,8 @@
 #define TMEM_SWAP_FLUSH_DELAY	(HZ / 50)
 /* A collection of this many slots does not wait. */
 #define TMEM_SWAP_FLUSH_NOW	1024
+/* When to try again what the device did not flush. */
+#define TMEM_SWAP_FLUSH_RETRY	HZ
 /* How long, at most, a device that is full is not asked again. */
 #define TMEM_SWAP_MAX_CLOSED	(HZ / 4)
 
@@ -251,12 +253,15 @@ static void tmem_swap_submit_flush(struct tmem_swap_flush *f)
 	tmem_submit(req);
 }
 
-/* Waits for @f.  The device may stop early: it is sent the rest. */
-static void tmem_swap_wait_flush(struct tmem_swap *swap,
+/*
+ * Waits for @f.  The device may stop early: it is sent the rest.  What it does
+ * not flush is pending again; returns whether that is nothing.
+ */
+static bool tmem_swap_wait_flush(struct tmem_swap *swap,
 				 struct tmem_swap_flush *f)
 {
 	struct tmem_request *req = &f->req;
-	unsigned long flags;
+	unsigned long slot, rest, flags;
 
 	wait_for_completion_io(&req->completion);
 	while (!req->error && req->completed && req->completed < req->count) {
@@ -264,12 +269,17 @@ static void tmem_swap_wait_flush(struct tmem_swap *swap,
 		req->count -= req->completed;
 		tmem_execute(req);
 	}
-	if (!req->error)
-		tmem_swap_count(swap, TMEM_SWAP_FLUSHED, f->nr);
+	rest = req->error ? req->count : req->count - req->completed;
+	tmem_swap_count(swap, TMEM_SWAP_FLUSHED, f->nr - rest);
 	spin_lock_irqsave(&swap->lock, flags);
+	/* Still absent: writes of them wait for this. */
+	for (slot = req->index; slot < req->index + rest; slot++)
+		if (!test_and_set_bit(slot, swap->pending))
+			atomic_long_inc(&swap->nr_pending);
 	f->nr = 0;
 	spin_unlock_irqrestore(&swap->lock, flags);
 	wake_up_all(&swap->wait_flush);
+	return !rest;
 }
 
 /* Starts as many flushes as there can be.  Returns how many. */
@@ -293,16 +303,19 @@ static unsigned int tmem_swap_start_flushes(struct tmem_swap *swap,
 	return nr;
 }
 
-static void tmem_swap_flush_pending(struct tmem_swap *swap)
+/* Returns whether the device did it all. */
+static bool tmem_swap_flush_pending(struct tmem_swap *swap)
 {
 	unsigned long cursor = 0;
 	unsigned int i, nr;
+	bool all = true;
 
 	do {
 		nr = tmem_swap_start_flushes(swap, &cursor);
 		for (i = 0; i < nr; i++)
-			tmem_swap_wait_flush(swap, &swap->flushes[i]);
+			all &= tmem_swap_wait_flush(swap, &swap->flushes[i]);
 	} while (nr);
+	return all;
 }
 
 /* The only one that uses swap->flushes: works do not run twice at a time. */
@@ -315,7 +328,9 @@ void tmem_swap_flush_work(struct work_struct *work)
 	if (READ_ONCE(swap->dead))
 		return;
 	noio = memalloc_noio_save();
-	tmem_swap_flush_pending(swap);
+	if (!tmem_swap_flush_pending(swap) && !tmem_is_broken(swap->dev))
+		queue_delayed_work(swap->flush_wq, &swap->flush_work,
+				   TMEM_SWAP_FLUSH_RETRY);
 	tmem_swap_retry(swap);
 	memalloc_noio_restore(noio);
 }
