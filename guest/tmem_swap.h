@@ -39,7 +39,7 @@ enum tmem_swap_stat {
 	TMEM_SWAP_DISCARDED,	/* slots discarded or zeroed by block requests */
 	TMEM_SWAP_LOST,		/* present slots that the device did not have */
 	TMEM_SWAP_ERRORS,	/* slots whose request failed as a whole */
-	TMEM_SWAP_SPOILT_READS,	/* slots read whose last write was refused */
+	TMEM_SWAP_SPOILT_READS,	/* slots read whose last write did not succeed */
 	TMEM_SWAP_PUTS,		/* write requests */
 	TMEM_SWAP_GETS,		/* read requests */
 	TMEM_SWAP_NR_STATS,
@@ -111,7 +111,8 @@ struct tmem_swap_flush {
  * @present:	a bit per slot: the device accepted it
  * @pending:	a bit per slot: to be flushed
  * @spoilt:	a bit per slot: absent because a write over what it had was
- *		refused.  To read it is an error, until it is written or freed
+ *		refused, or failed.  To read it is an error, until it is
+ *		written or freed
  * @nr_present:	bits in @present
  * @nr_pending:	bits in @pending, about
  * @closed_for:	jiffies that writes are refused without asking a full device;
@@ -186,6 +187,7 @@ void tmem_swap_set_present(struct tmem_swap *swap, unsigned long slot);
 bool tmem_swap_clear_present(struct tmem_swap *swap, unsigned long slot);
 bool tmem_swap_forget(struct tmem_swap *swap, unsigned long slot);
 bool tmem_swap_spoil(struct tmem_swap *swap, unsigned long slot);
+void tmem_swap_abandon(struct tmem_swap *swap, unsigned long slot);
 bool tmem_swap_is_spoilt(struct tmem_swap *swap, unsigned long slot);
 unsigned long tmem_swap_discard_slots(struct tmem_swap *swap,
 				      unsigned long first, unsigned long nr);

@@ -83,6 +83,8 @@ static int tmem_swap_end_slot(struct tmem_swap_io *io, unsigned int i)
 	int error = io->req.error;
 
 	if (error) {
+		if (io->req.op == VIRTIO_TMEM_OP_PUT)
+			tmem_swap_abandon(swap, slot);
 		tmem_swap_count(swap, TMEM_SWAP_ERRORS, 1);
 		return error;
 	}

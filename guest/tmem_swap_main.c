@@ -11,7 +11,7 @@
  *    slot is zeros, without a request.  A present slot that the device does not
  *    return is an I/O error, never zeros.
  *  - So is, until it is written again or freed, a slot whose page was taken away
- *    by a refused write.
+ *    by a write that was refused, or failed.
  *  - A refused write is an I/O error, after a second try: freed slots that the
  *    device was not told of yet are flushed first.  Since Linux 5.17 a failed
  *    swap write has no second choice, the page stays in RAM; so the disk is

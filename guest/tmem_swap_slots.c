@@ -81,6 +81,18 @@ bool tmem_swap_spoil(struct tmem_swap *swap, unsigned long slot)
 	return false;
 }
 
+/*
+ * A write of @slot failed as a whole: the device has the old page, the new one
+ * or none.  It shall have none.
+ */
+void tmem_swap_abandon(struct tmem_swap *swap, unsigned long slot)
+{
+	tmem_swap_spoil(swap, slot);
+	tmem_swap_set_pending(swap, slot);
+	if (!READ_ONCE(swap->dead))
+		tmem_swap_schedule_flush(swap);
+}
+
 /* Of a slot that was seen absent. */
 bool tmem_swap_is_spoilt(struct tmem_swap *swap, unsigned long slot)
 {
