@@ -165,6 +165,122 @@ static void test_frozen(void *obj, void *data, QGuestAllocator *alloc)
     driver_free(&d);
 }
 
+/* Makes a request available on the bulk queue and does not wait for it. */
+static uint32_t begin(Driver *d, struct virtio_tmem_req req, unsigned int seed)
+{
+    bool put = req.op == cpu_to_le16(VIRTIO_TMEM_OP_PUT);
+    g_autofree uint8_t *page = g_malloc(PAGE);
+    uint64_t arena = d->arena;
+    uint32_t head;
+
+    fill(page, seed);
+    /* Memory that it keeps */
+    d->arena = guest_alloc(d->alloc, ARENA);
+    head = queue_chain(d, 1, &req, sizeof(req), page, put ? PAGE : 0,
+                       response_size(&req));
+    d->arena = arena;
+    qvirtqueue_kick(d->qts, d->vdev, d->vq[1], head);
+    return head;
+}
+
+/* Nothing is used in a fifth of a second. */
+static void expect_silence(Driver *d)
+{
+    for (int i = 0; i < 20; i++) {
+        g_usleep(10 * 1000);
+        g_assert_false(qvirtqueue_get_buf(d->qts, d->vq[1], NULL, NULL));
+    }
+}
+
+/*
+ * What was not used before a reset has no effect any more, also where what it
+ * waited for happens then.  (dev.life.late)
+ */
+static void test_late(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    Answer a = { 0 };
+
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    put_ok(&d, 0, 1, 1, 11);
+    put_ok(&d, 0, 3, 1, 13);
+    set_store_frozen(&d, true);
+    begin(&d, request(VIRTIO_TMEM_OP_PUT, 0, 1, 1), 21);
+    begin(&d, request(VIRTIO_TMEM_OP_PUT, 0, 2, 1), 22);
+    begin(&d, request(VIRTIO_TMEM_OP_FLUSH, 0, 3, 1), 0);
+    expect_silence(&d);
+    driver_down(&d);
+    driver_up(&d);
+    set_store_frozen(&d, false);
+    for (int i = 0; i < 20; i++) {
+        g_usleep(10 * 1000);
+        submit(&d, 0, request(VIRTIO_TMEM_OP_GET, 0, 1, 3), NULL, 0, &a);
+        expect_page(&a, 0, 11);
+        expect_miss(&a, 1);
+        expect_page(&a, 2, 13);
+        /* Whatever wakes the queue up: the pages are as they were. */
+        submit(&d, 1, request(VIRTIO_TMEM_OP_GET, 0, 1, 3), NULL, 0, &a);
+        expect_page(&a, 0, 11);
+        expect_miss(&a, 1);
+        expect_page(&a, 2, 13);
+    }
+    driver_free(&d);
+}
+
+/*
+ * A request that has to wait is not carried out after later ones on its page,
+ * and not twice, whichever thread serves the queue then.  (dev.life.once)
+ */
+static void test_once(void *obj, void *data, QGuestAllocator *alloc)
+{
+    static const uint16_t op[] = {
+        VIRTIO_TMEM_OP_PUT, VIRTIO_TMEM_OP_FLUSH, VIRTIO_TMEM_OP_PUT,
+        VIRTIO_TMEM_OP_FLUSH,
+    };
+    Driver d = driver_new(obj, alloc);
+    uint32_t head[ARRAY_SIZE(op)];
+    Answer a = { 0 };
+    QDict *reply;
+
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    set_store_frozen(&d, true);
+    for (int i = 0; i < ARRAY_SIZE(op); i++) {
+        head[i] = begin(&d, request(op[i], 0, 1, 1), 21 + i);
+    }
+    expect_silence(&d);
+    /* The queue goes from the IOThread to the main loop, and back. */
+    for (int i = 0; i < 3; i++) {
+        qtest_qmp_assert_success(d.qts, "{ 'execute': 'stop' }");
+        qtest_qmp_assert_success(d.qts, "{ 'execute': 'cont' }");
+    }
+    expect_silence(&d);
+    qtest_qmp_assert_success(d.qts, "{ 'execute': 'stop' }");
+    set_store_frozen(&d, false);
+    qtest_qmp_assert_success(d.qts, "{ 'execute': 'cont' }");
+    for (int i = 0; i < ARRAY_SIZE(op); i++) {
+        uint32_t used = 0;
+
+        /* In order; one interrupt may be for all of them */
+        for (int j = 0; !qvirtqueue_get_buf(d.qts, d.vq[1], &used, NULL); j++) {
+            g_assert_cmpint(j, <, 500);
+            g_usleep(10 * 1000);
+        }
+        g_assert_cmpuint(used, ==, head[i]);
+    }
+    expect_silence(&d);
+    submit(&d, 0, request(VIRTIO_TMEM_OP_GET, 0, 1, 1), NULL, 0, &a);
+    expect_miss(&a, 0);
+    reply = qtest_qmp_assert_success_ref(d.qts,
+        "{ 'execute': 'qom-get', 'arguments': {"
+        "  'path': '/machine/peripheral/tmem0', 'property': 'stats' } }");
+    g_assert_cmpint(qdict_get_int(qdict_get_qdict(reply, "device"), "puts"),
+                    ==, 2);
+    g_assert_cmpint(qdict_get_int(qdict_get_qdict(reply, "device"), "flushes"),
+                    ==, 2);
+    qobject_unref(reply);
+    driver_free(&d);
+}
+
 /* Limits can be read and changed; below what is held nothing is lost. */
 static void test_limits(void *obj, void *data, QGuestAllocator *alloc)
 {
@@ -432,6 +548,77 @@ static void test_savevm(void *obj, void *data, QGuestAllocator *alloc)
     driver_free(&d);
 }
 
+/* A snapshot, and what the driver in it has been told */
+typedef struct Snapshot {
+    const char *tag;
+    QVirtQueue vq[2];
+    uint32_t told[8];
+    unsigned int num_told;
+} Snapshot;
+
+static void expect_fresh(Driver *d, Snapshot *s)
+{
+    uint32_t generation = CONFIG(d, generation);
+
+    for (unsigned int i = 0; i < s->num_told; i++) {
+        g_assert_cmpuint(s->told[i], !=, generation);
+    }
+    g_assert_cmpuint(s->num_told, <, ARRAY_SIZE(s->told));
+    s->told[s->num_told++] = generation;
+}
+
+static void save_snapshot(Driver *d, Snapshot *s, const char *tag)
+{
+    g_autofree char *error = snapshot_save(d, tag);
+
+    g_assert_null(error);
+    s->tag = tag;
+    s->vq[0] = *d->vq[0];
+    s->vq[1] = *d->vq[1];
+}
+
+static void load_snapshot(Driver *d, Snapshot *s)
+{
+    g_autofree char *command = g_strdup_printf("loadvm %s", s->tag);
+    g_autofree char *text = hmp(d, command);
+
+    g_assert_cmpstr(text, ==, "");
+    *d->vq[0] = s->vq[0];
+    *d->vq[1] = s->vq[1];
+    expect_fresh(d, s);
+}
+
+/*
+ * Each snapshot is of a driver that was told one generation more, and a driver
+ * goes back to an earlier one: none is told a value that it knows.
+ * (dev.generation.fresh)
+ */
+static void test_generations(void *obj, void *data, QGuestAllocator *alloc)
+{
+    static const char *const tags[] = { "one", "two", "three", "four" };
+    Driver d = driver_new(obj, alloc);
+    g_autofree char *path = add_snapshot_disk(&d);
+    Snapshot s = { 0 }, first;
+
+    create(&d, 1, 0);
+    expect_fresh(&d, &s);
+    put_ok(&d, 1, 1, 1, 1);
+    save_snapshot(&d, &s, tags[0]);
+    first = s;
+    for (int i = 1; i < ARRAY_SIZE(tags); i++) {
+        load_snapshot(&d, &s);
+        put_ok(&d, 1, 1, 1, 1);
+        save_snapshot(&d, &s, tags[i]);
+    }
+    load_snapshot(&d, &first);
+    put_ok(&d, 1, 1, 1, 1);
+    load_snapshot(&d, &s);
+    unlink(path);
+    /* The memory that knows it goes; what knows it may be kept elsewhere. */
+    qtest_system_reset(d.qts);
+    expect_fresh(&d, &s);
+}
+
 /* ------------------------------------------------------ what is observed */
 
 static void expect_int(QDict *dict, const char *member, int64_t want)
@@ -578,7 +765,10 @@ static void register_virtio_tmem_host_test(void)
     qos_add_test("save", "virtio-tmem", test_blocker, &store);
     store.arg = NULL;
     qos_add_test("savevm", "virtio-tmem", test_savevm, &store);
+    qos_add_test("generations", "virtio-tmem", test_generations, &store);
     qos_add_test("frozen", "virtio-tmem", test_frozen, &store);
+    qos_add_test("late", "virtio-tmem", test_late, &store);
+    qos_add_test("once", "virtio-tmem", test_once, &store);
     qos_add_test("limits", "virtio-tmem", test_limits, &store);
     qos_add_test("queue-reset", "virtio-tmem", test_queue_reset, &opts);
     qos_add_test("stats", "virtio-tmem", test_stats, &store);

@@ -122,6 +122,8 @@ static struct {
 	sem_t waits, goes_on;
 	int page; /* that faults; -1: the op is over */
 	int error;
+	uint8_t status[3];
+	uint64_t word[3]; /* the first of each page that was OK */
 } slow;
 
 static void on_fault(int signal, siginfo_t *info, void *context)
@@ -142,6 +144,13 @@ static void *slow_op(void *arg)
 
 	slow.error = run(slow.f, slow.f->ctx, slow.verb, 0, 1, 0, 3, slow.guest,
 			 page, NULL);
+	for (unsigned int i = 0; i < 3; i++) {
+		slow.status[i] = page[i].status;
+		/* Others may never have been touched. */
+		if (page[i].status == TMEM_PAGE_OK)
+			memcpy(&slow.word[i], slow.guest + i * PAGE,
+			       sizeof(slow.word[i]));
+	}
 	slow.page = -1;
 	sem_post(&slow.waits);
 	return NULL;
@@ -248,12 +257,54 @@ static void check_while_ops_wait(void **state)
 	fixture_close(&f);
 }
 
+/* The number of pool 0 goes to another pool, which has other pages. */
+static void remake_pool(struct fixture *f, unsigned int page)
+{
+	struct fixture g = *f;
+
+	if (page != 1)
+		return;
+	assert_int_equal(tmem_pool_destroy(f->tenant, 0), 0);
+	pool_open(f, 0, P);
+	assert_int_equal(tmem_ctx_create(g.store, &g.ctx), 0);
+	for (unsigned int i = 0; i < 3; i++)
+		assert_int_equal(put(&g, 0, 1, i, 101 + i), TMEM_PAGE_OK);
+	tmem_ctx_destroy(g.ctx);
+}
+
+/*
+ * A pool ends under an op, and its number begins anew: the op goes on in the
+ * pool in which it began, page by page (dev.op.pool).
+ */
+static void op_stays_in_its_pool(void **state)
+{
+	uint64_t page[PAGE / 8];
+	struct fixture f;
+
+	fixture_open(&f, 64 * MIB, 4 * MIB);
+	pool_open(&f, 0, P);
+	run_faulting(&f, TMEM_PUT, remake_pool);
+	for (unsigned int i = 0; i < 3; i++)
+		assert_int_equal(get(&f, 0, 1, i, 101 + i), TMEM_PAGE_OK);
+	for (unsigned int i = 0; i < 3; i++)
+		assert_int_equal(put(&f, 0, 1, i, 1 + i), TMEM_PAGE_OK);
+	run_faulting(&f, TMEM_GET, remake_pool);
+	assert_int_equal(slow.status[0], TMEM_PAGE_OK);
+	for (unsigned int i = 0; i < 3; i++) {
+		make_page(page, 1 + i, PAGE);
+		if (slow.status[i] == TMEM_PAGE_OK)
+			assert_int_equal(slow.word[i], page[0]);
+	}
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(slow_region_does_not_cut_the_file),
 		cmocka_unit_test(overwrites_do_not_refuse_one_another),
 		cmocka_unit_test(check_while_ops_wait),
+		cmocka_unit_test(op_stays_in_its_pool),
 	};
 
 	return cmocka_run_group_tests_name("store-law", tests, NULL, NULL);

@@ -164,6 +164,50 @@ static void ephemeral_index_leaves_the_reservation(void **state)
 	}
 }
 
+/*
+ * Keys so far apart that each costs nodes of its own: within the reservation
+ * a page is refused only once they all take more than an eighth of it and 1 MiB
+ * (dev.put.sparse).  What they make held is index alone: they are all the same.
+ */
+static void sparse_index_may_be_refused(void **state)
+{
+	const uint64_t reserved = 16 * MIB, dense = reserved / 4,
+		       bound = reserved / 8 + MIB;
+	struct tmem_limits limits = {
+		.persistent_reserved = reserved,
+		.persistent_max = tmem_reservation_cost(reserved),
+	};
+	uint64_t refused = 0, accepted = 0;
+	struct fixture f;
+
+	fixture_open(&f, limits.persistent_max, reserved);
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), 0);
+	pool_open(&f, 0, P);
+	fill(&f, 0, 2, dense, TMEM_PAGE_OK);
+	for (uint64_t i = 0; i < (reserved - dense) / PAGE; i++) {
+		uint64_t index = mix(i), before = held(&f);
+
+		/* An object each: they share no node of an index. */
+		if (put(&f, 0, 100 + i, index, 0) == TMEM_PAGE_OK) {
+			accepted++;
+			assert_int_equal(get(&f, 0, 100 + i, index, 0),
+					 TMEM_PAGE_OK);
+			continue;
+		}
+		refused++;
+		assert_true(before > dense + bound);
+		assert_int_equal(get(&f, 0, 100 + i, index, 0), TMEM_PAGE_MISS);
+	}
+	print_message("# %llu sparse pages accepted, %llu refused\n",
+		      (unsigned long long)accepted,
+		      (unsigned long long)refused);
+	assert_true(accepted && refused);
+	/* What is there can be replaced. */
+	assert_int_equal(put(&f, 0, 100, mix(0), 4), TMEM_PAGE_OK);
+	assert_int_equal(get(&f, 0, 100, mix(0), 4), TMEM_PAGE_OK);
+	fixture_close(&f);
+}
+
 /* Ephemeral pages that were there before make way for what is promised. */
 static void ephemeral_makes_way(void **state)
 {
@@ -325,7 +369,8 @@ static void old_room_is_no_room(void **state)
 	fixture_close(&f);
 }
 
-/* Index structures are the host's memory as well, also those of a reservation. */
+/* Index structures are the host's memory as well, also those of a reservation.
+ */
 static void index_asks_the_host(void **state)
 {
 	uint64_t accepted = 0, before;
@@ -438,6 +483,7 @@ int main(void)
 		cmocka_unit_test(large_reservation_costs_what_it_says),
 		cmocka_unit_test(ephemeral_leaves_the_reservation),
 		cmocka_unit_test(ephemeral_index_leaves_the_reservation),
+		cmocka_unit_test(sparse_index_may_be_refused),
 		cmocka_unit_test(ephemeral_makes_way),
 		cmocka_unit_test(ephemeral_of_others_makes_way),
 		cmocka_unit_test(evicted_pages_leave_no_index),
