@@ -331,7 +331,7 @@ class VM:
         """What the device has to say of its driver: lines with that word."""
         try:
             with open(f"{self.dir}/rules.log", encoding="ascii") as file:
-                return [line.strip() for line in file if word in [*line.split(), ""]]
+                return [line.strip() for line in file if not word or word in line.split()]
         except FileNotFoundError:
             return []
 
