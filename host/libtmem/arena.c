@@ -106,6 +106,12 @@ void arena_destroy(struct arena *arena)
 	pthread_mutex_destroy(&arena->lock);
 }
 
+uint64_t arena_index_bytes(struct arena *arena)
+{
+	return atomic_load(&arena->metadata_bytes) -
+	       atomic_load(&arena->span_bytes);
+}
+
 uint64_t arena_held(struct arena *arena)
 {
 	return atomic_load(&arena->populated_bytes) +
@@ -172,7 +178,7 @@ static int region_add(struct arena *arena, unsigned int index, bool guaranteed)
 
 	if (index >= REGION_MAX)
 		return -ENOSPC;
-	error = store_may_grow(arena->tenant, arena->persistent, bytes,
+	error = store_may_grow(arena->tenant, arena_index_grows(arena), bytes,
 			       guaranteed);
 	if (error)
 		return error;
@@ -295,6 +301,7 @@ static void span_end(struct arena *arena, struct span *span)
 	list_del(&span->age);
 	run_free(arena, span->segment, span->page, span->pages);
 	atomic_fetch_sub(&arena->metadata_bytes, span_bytes(span->slots));
+	atomic_fetch_sub(&arena->span_bytes, span_bytes(span->slots));
 	store_free(arena->tenant->store, span);
 }
 
@@ -420,7 +427,9 @@ static int span_add(struct arena *arena, unsigned int class_index,
 	if (error)
 		return error;
 	bytes = (uint64_t)__builtin_popcount(missing) * ARENA_PAGE;
-	error = store_may_grow(arena->tenant, arena->persistent,
+	error = store_may_grow(arena->tenant,
+			       arena->persistent ? GROWS_PERSISTENT :
+						   GROWS_EPHEMERAL,
 			       bytes + span_bytes(class->slots), guaranteed);
 	if (!error)
 		error = populate(arena, number, missing);
@@ -444,6 +453,7 @@ static int span_add(struct arena *arena, unsigned int class_index,
 		segment_of(arena, number)->span[page + i] = span;
 	atomic_fetch_add(&arena->populated_bytes, bytes);
 	atomic_fetch_add(&arena->metadata_bytes, span_bytes(class->slots));
+	atomic_fetch_add(&arena->span_bytes, span_bytes(class->slots));
 	class->spans++;
 	list_add_tail(&arena->spans, &span->age);
 	list_add_tail(&class->partial, &span->link);
@@ -895,6 +905,8 @@ int arena_check(struct arena *arena, char *message, size_t size)
 		if (segment->run != longest_run(used))
 			return FAULT("segment %u: wrong run", n);
 	}
+	if (metadata != atomic_load(&arena->span_bytes))
+		return FAULT("descriptors of spans miscounted");
 	metadata += arena->num_segments * sizeof(struct segment);
 	if (spans)
 		return FAULT("spans that no segment names");

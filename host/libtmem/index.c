@@ -97,7 +97,7 @@ static void objects_grow(struct tmem_pool *pool)
 	uint64_t count = pool->objects_mask + 1ull;
 
 	if (count > UINT32_MAX / 2 ||
-	    !store_has_room(pool->tenant, pool->arena->persistent,
+	    !store_has_room(pool->tenant, arena_index_grows(pool->arena),
 			    2 * count * sizeof(*table)))
 		return;
 	table = index_zalloc(pool, 2 * count * sizeof(*table));

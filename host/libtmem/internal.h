@@ -209,8 +209,8 @@ struct arena {
 	unsigned int compact_class; /* where compaction goes on */
 	uint64_t idle_pages; /* populated and of no span */
 	uint64_t demand;     /* pages that spans took, halved by every punch */
-	/* Held bytes: pages populated, and descriptors. */
-	atomic_uint_fast64_t populated_bytes, metadata_bytes;
+	/* Held bytes: pages populated; descriptors and index, spans' alone. */
+	atomic_uint_fast64_t populated_bytes, metadata_bytes, span_bytes;
 };
 
 /* A place for a page's bytes, not yet published. */
@@ -246,6 +246,8 @@ unsigned int arena_punch(struct arena *arena, unsigned int max, bool all);
 /* Evict the oldest spans (ephemeral arenas): returns bytes that became idle. */
 uint64_t arena_evict(struct arena *arena, uint64_t bytes);
 uint64_t arena_held(struct arena *arena);
+/* Of that, what is neither pages nor the descriptors that go with them. */
+uint64_t arena_index_bytes(struct arena *arena);
 int arena_check(struct arena *arena, char *message, size_t size);
 
 /* ------------------------------------------------------------------ index */
@@ -478,18 +480,30 @@ static inline void store_free(struct tmem_store *store, void *ptr)
 /* May the store take @bytes more of the host?  0 or -EBUSY. */
 int store_ask_host(struct tmem_store *store, uint64_t bytes);
 
+/* What would grow. */
+enum grows {
+	GROWS_PERSISTENT, /* pages or index */
+	GROWS_EPHEMERAL, /* pages, which make way for their tenant's promise */
+	GROWS_EPHEMERAL_INDEX, /* what eviction leaves behind */
+};
+
 /*
  * May @tenant hold @bytes more?  0, -ENOSPC (a limit), -EBUSY (headroom).
  * Makes room for it, within bounds.  @guaranteed is never -ENOSPC.
  */
-int store_may_grow(struct tmem_tenant *tenant, bool persistent, uint64_t bytes,
+int store_may_grow(struct tmem_tenant *tenant, enum grows grows, uint64_t bytes,
 		   bool guaranteed);
 /*
  * The same for what is not guaranteed, and makes no room: may be asked with
  * locks in hand that come before store->lock.
  */
-bool store_has_room(struct tmem_tenant *tenant, bool persistent,
+bool store_has_room(struct tmem_tenant *tenant, enum grows grows,
 		    uint64_t bytes);
+/* Of descriptors of regions, and of index. */
+static inline enum grows arena_index_grows(const struct arena *arena)
+{
+	return arena->persistent ? GROWS_PERSISTENT : GROWS_EPHEMERAL_INDEX;
+}
 void store_note_held(struct tmem_store *store);
 uint64_t tenant_held(struct tmem_tenant *tenant);
 

@@ -188,7 +188,7 @@ static int claim_index(struct tmem_pool *pool, bool guaranteed)
 	struct tmem_tenant *tenant = pool->tenant;
 	uint64_t metadata = atomic_load(&pool->arena->metadata_bytes);
 
-	return store_may_grow(tenant, pool->arena->persistent,
+	return store_may_grow(tenant, arena_index_grows(pool->arena),
 			      INDEX_MOST_BYTES,
 			      guaranteed &&
 				      metadata <= tenant->reserved / 8 + MIB);

@@ -121,22 +121,25 @@ static uint64_t store_held(struct tmem_store *store)
 	return held;
 }
 
-/* What its reservation may still take beside what @tenant holds and @bytes. */
+/*
+ * What its reservation may still take beside what @tenant holds and @bytes.  Its
+ * own ephemeral pages make way for it; their index does not.
+ */
 static uint64_t tenant_unfulfilled(struct tmem_tenant *tenant, uint64_t bytes)
 {
 	uint64_t cost = tmem_reservation_cost(tenant->reserved);
 
-	bytes += tenant_held(tenant) - arena_held(&tenant->ephemeral);
+	bytes += tenant_held(tenant) - arena_index_bytes(&tenant->ephemeral);
 	return cost - MIN(cost, bytes);
 }
 
 /*
  * What is held, and what reservations may still take, once @grows holds @bytes
- * more.  Ephemeral bytes of any kind fulfil no reservation.  store->lock held.
+ * more, @within of which its reservation has room for.  store->lock held.
  */
 static uint64_t store_committed(struct tmem_store *store,
-				struct tmem_tenant *grows, bool persistent,
-				uint64_t bytes)
+				struct tmem_tenant *grows, uint64_t bytes,
+				uint64_t within)
 {
 	uint64_t sum = store_held(store) + bytes;
 
@@ -145,8 +148,7 @@ static uint64_t store_committed(struct tmem_store *store,
 		struct tmem_tenant *t =
 			container_of(l, struct tmem_tenant, link);
 
-		sum += tenant_unfulfilled(t, t == grows && persistent ? bytes :
-									0);
+		sum += tenant_unfulfilled(t, t == grows ? within : 0);
 	}
 	return sum;
 }
@@ -184,9 +186,10 @@ int store_ask_host(struct tmem_store *store, uint64_t bytes)
  * must leave reservations what they may still take; where it cannot be helped
  * that they lack it already, because limits were changed, it may not lack more.
  */
-static bool limits_allow(struct tmem_tenant *tenant, bool persistent,
+static bool limits_allow(struct tmem_tenant *tenant, enum grows grows,
 			 uint64_t bytes, bool guaranteed)
 {
+	bool persistent = grows == GROWS_PERSISTENT;
 	struct tmem_store *store = tenant->store;
 	uint64_t max = persistent ? tenant->persistent_max :
 				    tenant->ephemeral_max;
@@ -201,19 +204,20 @@ static bool limits_allow(struct tmem_tenant *tenant, bool persistent,
 	held = store_held(store);
 	allow = bytes <= max && held <= max - bytes;
 	if (allow && !guaranteed) {
-		uint64_t after =
-			store_committed(store, tenant, persistent, bytes);
+		uint64_t within = grows == GROWS_EPHEMERAL_INDEX ? 0 : bytes;
+		uint64_t after = store_committed(store, tenant, bytes, within);
 
 		allow = after <= max ||
-			after == store_committed(store, NULL, false, 0);
+			after == store_committed(store, NULL, 0, 0);
 	}
 	pthread_mutex_unlock(&store->lock);
 	return allow;
 }
 
-bool store_has_room(struct tmem_tenant *tenant, bool persistent, uint64_t bytes)
+bool store_has_room(struct tmem_tenant *tenant, enum grows grows,
+		    uint64_t bytes)
 {
-	return limits_allow(tenant, persistent, bytes, false) &&
+	return limits_allow(tenant, grows, bytes, false) &&
 	       !store_ask_host(tenant->store, bytes);
 }
 
@@ -264,7 +268,7 @@ static bool make_room(struct tmem_tenant *tenant, uint64_t bytes,
 	return done;
 }
 
-int store_may_grow(struct tmem_tenant *tenant, bool persistent, uint64_t bytes,
+int store_may_grow(struct tmem_tenant *tenant, enum grows grows, uint64_t bytes,
 		   bool guaranteed)
 {
 	struct tmem_store *store = tenant->store;
@@ -272,7 +276,7 @@ int store_may_grow(struct tmem_tenant *tenant, bool persistent, uint64_t bytes,
 	int error = 0;
 
 	for (unsigned int tries = 0; tries < most; tries++) {
-		error = limits_allow(tenant, persistent, bytes, guaranteed) ?
+		error = limits_allow(tenant, grows, bytes, guaranteed) ?
 				0 :
 				-ENOSPC;
 		if (!error)
@@ -499,7 +503,7 @@ unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant)
 
 	pthread_mutex_lock(&store->lock);
 	/* Its own reservation is there to be used by it. */
-	committed = store_committed(store, NULL, false, 0) -
+	committed = store_committed(store, NULL, 0, 0) -
 		    tenant_unfulfilled(tenant, 0);
 	all = store_held(store);
 	max = store->max_bytes;

@@ -99,9 +99,9 @@ struct tmem_store_config {
 	uint32_t flags; /* TMEM_STORE_* */
 	/*
 	 * Most bytes that the store may hold.  0 is -EINVAL.  What drains
-	 * counts.  What reservations may still take is kept free of all else,
-	 * so ephemeral pages need a limit above tmem_reservation_cost().
-	 * Threads that grow the store at the same moment may exceed it by
+	 * counts.  What reservations may still take is kept free of all but
+	 * their own tenants' ephemeral pages, whose index needs a limit above
+	 * tmem_reservation_cost().  Threads that grow the store at the same moment may exceed it by
 	 * 64 KiB each.
 	 */
 	uint64_t max_bytes;

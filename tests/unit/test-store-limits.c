@@ -118,11 +118,11 @@ static void fill_reservation(struct fixture *f, uint64_t max, uint64_t reserved)
 {
 	for (uint64_t i = 0; i < reserved / PAGE; i++) {
 		assert_int_equal(put(f, 0, 1, i, 4 * i + 3), TMEM_PAGE_OK);
-		assert_in_range(held(f), 0, max);
+		assert_in_range(held(f), 0, max + SLACK);
 	}
 }
 
-/* Ephemeral pages live beside the reservation: the oldest go. */
+/* Ephemeral pages use what is not used, and make way: the oldest go. */
 static void ephemeral_leaves_the_reservation(void **state)
 {
 	const uint64_t max = 16 * MIB;
@@ -130,12 +130,31 @@ static void ephemeral_leaves_the_reservation(void **state)
 	uint64_t reserved = open_half_reserved(&f, max);
 
 	fill(&f, 1, 1, 2 * max, TMEM_PAGE_OK);
-	assert_in_range(held(&f), max / 2 - MIB, max / 2 + SLACK);
+	assert_in_range(held(&f), max - MIB, max + SLACK);
 	fill_reservation(&f, max, reserved);
 	fixture_close(&f);
 }
 
-/* So does their index, which same-filled pages keep: nothing evicts those. */
+/* Not of another's reservation, who would have to wait for it. */
+static void ephemeral_leaves_others_reservation(void **state)
+{
+	const uint64_t max = 16 * MIB;
+	struct tmem_limits none = { 0 };
+	struct fixture f, g;
+	uint64_t reserved = open_half_reserved(&f, max);
+
+	g = f;
+	assert_int_equal(tmem_tenant_open(f.store, "other", &none, &g.tenant),
+			 0);
+	pool_open(&g, 1, 0);
+	fill(&g, 1, 1, 2 * max, TMEM_PAGE_OK);
+	assert_in_range(held(&f), max / 2 - MIB, max / 2 + SLACK);
+	fill_reservation(&f, max, reserved);
+	tmem_tenant_drop(g.tenant);
+	fixture_close(&f);
+}
+
+/* Nor does their index, which same-filled pages keep: nothing evicts those. */
 static void ephemeral_index_leaves_the_reservation(void **state)
 {
 	/* Pages in objects of their own; far apart in one; side by side. */
@@ -208,20 +227,21 @@ static void sparse_index_may_be_refused(void **state)
 	fixture_close(&f);
 }
 
-/* Ephemeral pages that were there before make way for what is promised. */
+/* The tenant's own ephemeral pages make way for what it is promised. */
 static void ephemeral_makes_way(void **state)
 {
 	const uint64_t max = 16 * MIB;
 	struct tmem_limits limits = {
-		.persistent_reserved = tmem_reservation_fit(max),
+		.persistent_reserved = tmem_reservation_fit(max - MIB),
 	};
 	struct fixture f;
 
-	fixture_open(&f, max, 0);
+	/* All but a MiB is promised, which is room for their index. */
+	fixture_open(&f, max, limits.persistent_reserved);
 	pool_open(&f, 0, P);
 	pool_open(&f, 1, 0);
 	fill(&f, 1, 1, max, TMEM_PAGE_OK);
-	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), 0);
+	assert_in_range(held(&f), max - MIB, max + SLACK);
 	fill(&f, 0, 1, limits.persistent_reserved, TMEM_PAGE_OK);
 	assert_in_range(held(&f), limits.persistent_reserved, max + SLACK);
 	fixture_close(&f);
@@ -482,6 +502,7 @@ int main(void)
 		cmocka_unit_test(flushed_objects_make_room),
 		cmocka_unit_test(large_reservation_costs_what_it_says),
 		cmocka_unit_test(ephemeral_leaves_the_reservation),
+		cmocka_unit_test(ephemeral_leaves_others_reservation),
 		cmocka_unit_test(ephemeral_index_leaves_the_reservation),
 		cmocka_unit_test(sparse_index_may_be_refused),
 		cmocka_unit_test(ephemeral_makes_way),
