@@ -14,18 +14,19 @@
  *   status.OP N	the request is answered with it, and not carried out
  *   page.OP N		so is each page, of a request that was carried out
  *   done.OP N		the response's done
- *   used.OP N		the used length; all that belongs there is written
- *beyond most.flush N	a FLUSH stops after so many indexes stall.OP 1
- *the request stays in the ring, and its queue stands still: until the store was
- *frozen and thawed, if bulk
+ *   used.OP N		the used length; what is beyond is written as well
+ *   most.flush N	a FLUSH stops after so many indexes
+ *   stall.OP 1		the request stays in the ring, and its queue stands
+ *			still: until the store was frozen and thawed, if bulk
  *
  * What a driver must not do, and what a test waits for, are lines in
  * $TMEM_RULES.log:
  *
  *   segs N		a chain of more than config.max_segs descriptors
- *   overlap OP OP	two requests on one key, on two queues, at the same
- *time; of requests that stand still it knows each queue's first config-write N
- *into the device's configuration, of so many bytes stall OP
+ *   overlap OP OP	two requests on one key, on two queues, at the same time;
+ *			of requests that stand still it knows each queue's first
+ *   config-write N	into the device's configuration, of so many bytes
+ *   stall OP		a request stands still
  */
 #include <errno.h>
 #include <fcntl.h>

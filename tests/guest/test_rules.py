@@ -156,16 +156,18 @@ def test_used_length(kernel):
 @on("6.1")
 def test_failed_put(kernel):
     """After a write that failed, the device still has the page of before: it is
-    not read (drv.put.failed)."""
+    not read (drv.put.failed), and flushed as soon as can be."""
     with guest(kernel, mem=160, misbehave=True) as vm:
         for status in (3, 4, 99):
             assert write(vm, "old")
-            vm.rules(f"status.put {status}")
+            vm.rules(f"status.put {status}", "status.flush 3")
             assert not write(vm, "new"), "the write did not fail"
-            vm.rules()
             equal(held(vm), BLOCKS, "pages that the device kept")
             # dd ends with the first block that it cannot write.
             equal(unreadable(vm), 1, "blocks that are not read")
+            vm.rules()
+            vm.wait_for("the old page to be flushed", lambda: held(vm) == BLOCKS - 1, 10)
+            equal(unreadable(vm), 1, "blocks that are not read after the flush")
             assert write(vm, "new")
             equal(read(vm), ["new"], "what was written next")
         vm.rules("status.put 3")
@@ -237,6 +239,27 @@ def test_other_generation(kernel):
         assert write(vm, "new")
         equal(read(vm), ["new"], "what was written since")
         assert "has lost this guest's pages" in vm.run("dmesg"), "no line about it"
+
+
+@on("6.1")
+def test_pool_not_made_anew(kernel):
+    """A device that lost the pages and makes no new pool is asked again, once a
+    second and with one line in the log, until it does."""
+    with guest(kernel, mem=160, misbehave=True) as vm:
+        assert write(vm, "old")
+        before = int(vm.read("/sys/bus/virtio/drivers/virtio_tmem/virtio*/requests"))
+        vm.rules("generation 5", "status.create 1")
+        equal(unreadable(vm), BLOCKS, "blocks that the driver does not read")
+        time.sleep(5)
+        assert not write(vm, "new"), "written without a pool"
+        equal(vm.run("dmesg").count("makes no new pool"), 1, "lines about it")
+        equal(vm.run("dmesg").count("has lost this guest's pages"), 1, "lines about the loss")
+        asked = int(vm.read("/sys/bus/virtio/drivers/virtio_tmem/virtio*/requests")) - before
+        assert asked < BLOCKS + 100, f"{asked} requests"
+        vm.rules("generation 5")
+        vm.wait_for("the driver to have a new pool", lambda: write(vm, "new"), 30)
+        equal(read(vm), ["new"], "what was written since")
+        equal(vm.swap_stats()["pending"], 0, "slots that are to be flushed")
 
 
 # ------------------------------------------------------------ late and never
