@@ -23,7 +23,7 @@
  * $TMEM_RULES.log:
  *
  *   segs N		a chain of more than config.max_segs descriptors
- *   overlap OP OP	two requests on one key, on two queues, at the same time;
+ *   overlap OP OP	two requests on one key at a time, on two queues;
  *			of requests that stand still it knows each queue's first
  *   config-write N	into the device's configuration, of so many bytes
  *   stall OP		a request stands still
