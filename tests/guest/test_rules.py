@@ -277,7 +277,8 @@ def test_late_flush(kernel):
         for cpu in (0, 1):
             background(vm, f"write{cpu}", f"yes new | taskset -c {cpu} dd of=/dev/tmem0 bs=4k"
                        f" count={BLOCKS} iflag=fullblock oflag=direct")
-        blocked = "cat /proc/[0-9]*/stat 2>/dev/null | grep -c '^[0-9]* (dd) D' || true"
+        # Not just asleep: they may be, while dd is being read from its disk.
+        blocked = "cat /proc/[0-9]*/stack 2>/dev/null | grep -c tmem_swap_claim || true"
         vm.wait_for("both writes to wait", lambda: int(vm.run(blocked)) == 2 or
                     ended(vm, "write0") or ended(vm, "write1"), 60)
         time.sleep(1)
