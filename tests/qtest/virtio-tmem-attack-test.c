@@ -12,6 +12,7 @@
 #include "qemu/module.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
+#include "qobject/qlist.h"
 #include "libqos/qgraph.h"
 #include "libqos/virtio-pci.h"
 #include "standard-headers/linux/virtio_config.h"
@@ -116,18 +117,41 @@ static void test_flood(void *obj, void *data, QGuestAllocator *alloc)
     driver_free(&d);
 }
 
+/* The device has taken all that is available */
+static bool all_used(Driver *d, int queue)
+{
+    QVirtQueue *vq = d->vq[queue];
+
+    return qtest_readw(d->qts, vq->used + offsetof(struct vring_used, idx)) ==
+           qtest_readw(d->qts, vq->avail + offsetof(struct vring_avail, idx));
+}
+
+/* As many requests are available as the ring holds, and no more. */
+static void refill(Driver *d, int queue)
+{
+    QVirtQueue *vq = d->vq[queue];
+    uint16_t used = qtest_readw(d->qts, vq->used +
+                                offsetof(struct vring_used, idx));
+
+    qtest_writew(d->qts, vq->avail + offsetof(struct vring_avail, idx),
+                 used + vq->size);
+    d->vdev->bus->virtqueue_kick(d->vdev, vq);
+}
+
 /*
- * Queues that are never empty: the monitor is answered meanwhile.  How long
- * that takes is told, and that it does not take for ever is tested.
+ * Queues that are never empty: a notification returns before all is done, and
+ * the monitor is answered meanwhile.  How long that takes is told, and that it
+ * does not take for ever is tested.
  */
 static void test_refilled(void *obj, void *data, QGuestAllocator *alloc)
 {
     Driver d = driver_new(obj, alloc);
-    struct virtio_tmem_req get = request(VIRTIO_TMEM_OP_GET, 0, 1, 1);
+    struct virtio_tmem_req get = request(VIRTIO_TMEM_OP_GET, 0, 1, 8);
+    unsigned int in_turns = 0;
     gint64 worst = 0;
 
     create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
-    put_ok(&d, 0, 1, 1, 5);
+    put_ok(&d, 0, 1, 8, 5);
     for (int queue = 0; queue < 2; queue++) {
         fill_ring(&d, queue, queue_chain(&d, queue, &get, sizeof(get), NULL, 0,
                                          response_size(&get)));
@@ -135,18 +159,22 @@ static void test_refilled(void *obj, void *data, QGuestAllocator *alloc)
     for (int i = 0; i < 200; i++) {
         gint64 start;
 
-        move_on(&d, FAST, d.vq[FAST]->size);
-        move_on(&d, BULK, d.vq[BULK]->size);
+        refill(&d, FAST);
+        in_turns += !all_used(&d, FAST);
+        refill(&d, BULK);
         start = g_get_monotonic_time();
         qtest_qmp_assert_success(d.qts, "{ 'execute': 'query-status' }");
         worst = MAX(worst, g_get_monotonic_time() - start);
     }
-    g_test_message("query-status took %" G_GINT64_FORMAT " us at the most",
-                   worst);
+    g_test_message("query-status took %" G_GINT64_FORMAT " us at the most; "
+                   "%u of 200 notifications left something for later", worst,
+                   in_turns);
     g_assert_cmpint(worst, <, TIMEOUT_US);
+    g_assert_cmpuint(in_turns, >, 0);
+    g_assert_false(needs_reset_now(&d));
     driver_down(&d);
     driver_up(&d);
-    g_assert_cmpuint(held(&d), ==, 1);
+    g_assert_cmpuint(held(&d), ==, 8);
     driver_free(&d);
 }
 
@@ -186,6 +214,153 @@ static void test_overlap(void *obj, void *data, QGuestAllocator *alloc)
             for (int n = 0; n < 8; n++) {
                 expect_page(&a, n, 5 + n);
             }
+        }
+    }
+    driver_free(&d);
+}
+
+/*
+ * Descriptors that are the same memory: all pages of a put are one page, and
+ * all pages of a get go where one is.  (dev.op.copy)
+ */
+static void test_overlap_pages(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    uint64_t memory = guest_alloc(alloc, 2 * PAGE);
+    struct virtio_tmem_req put = request(VIRTIO_TMEM_OP_PUT, 0, 1, 8);
+    struct virtio_tmem_req get = request(VIRTIO_TMEM_OP_GET, 0, 1, 8);
+    uint8_t page[PAGE], got[PAGE];
+    uint32_t head, used, status[8];
+    QVirtQueue *vq = d.vq[BULK];
+    Answer a = { 0 };
+
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    fill(page, 5);
+    qtest_memwrite(d.qts, d.arena, &put, sizeof(put));
+    qtest_bufwrite(d.qts, memory, page, PAGE);
+    head = qvirtqueue_add(d.qts, vq, d.arena, sizeof(put), false, true);
+    for (int i = 0; i < 8; i++) {
+        qvirtqueue_add(d.qts, vq, memory, PAGE, false, true);
+    }
+    qvirtqueue_add(d.qts, vq, d.arena + sizeof(put), response_size(&put), true,
+                   false);
+    qvirtqueue_kick(d.qts, d.vdev, vq, head);
+    qvirtio_wait_used_elem(d.qts, d.vdev, vq, head, &used, TIMEOUT_US);
+    g_assert_cmpuint(used, ==, response_size(&put));
+    submit(&d, BULK, get, NULL, 0, &a);
+    for (int i = 0; i < 8; i++) {
+        expect_page(&a, i, 5);
+    }
+
+    put_ok(&d, 0, 1, 8, 20);
+    qtest_memwrite(d.qts, d.arena, &get, sizeof(get));
+    head = qvirtqueue_add(d.qts, vq, d.arena, sizeof(get), false, true);
+    qvirtqueue_add(d.qts, vq, d.arena + sizeof(get), 16 + sizeof(status), true,
+                   true);
+    for (int i = 0; i < 8; i++) {
+        qvirtqueue_add(d.qts, vq, memory, PAGE, true, i < 7);
+    }
+    qvirtqueue_kick(d.qts, d.vdev, vq, head);
+    qvirtio_wait_used_elem(d.qts, d.vdev, vq, head, &used, TIMEOUT_US);
+    g_assert_cmpuint(used, ==, response_size(&get));
+    qtest_bufread(d.qts, d.arena + sizeof(get) + 16, status, sizeof(status));
+    qtest_bufread(d.qts, memory, got, PAGE);
+    for (int i = 0; i < 8; i++) {
+        g_assert_cmphex(status[i] >> VIRTIO_TMEM_PAGE_STATUS_SHIFT, ==, 0);
+        fill(page, 20 + i);
+        if (!memcmp(got, page, PAGE)) {
+            guest_free(alloc, memory);
+            driver_free(&d);
+            return;
+        }
+    }
+    g_assert_not_reached();
+}
+
+/* ------------------------------------------------- memory that goes away */
+
+#define ACPI_MEMORY         0xa00   /* ACPI's registers for memory hot-plug */
+#define DIMM_BYTES          (16 * MiB)
+
+static uint64_t plug_dimm(Driver *d)
+{
+    QDict *reply;
+    const QListEntry *entry;
+    uint64_t addr;
+
+    qtest_qmp_assert_success(d->qts, "{ 'execute': 'object-add', 'arguments': "
+        "{ 'qom-type': 'memory-backend-ram', 'id': 'mem0', 'size': %d } }",
+        (int)DIMM_BYTES);
+    qtest_qmp_device_add(d->qts, "pc-dimm", "dimm0", "{ 'memdev': 'mem0' }");
+    reply = qtest_qmp(d->qts, "{ 'execute': 'query-memory-devices' }");
+    entry = qlist_first(qdict_get_qlist(reply, "return"));
+    g_assert_nonnull(entry);
+    addr = qdict_get_int(qdict_get_qdict(qobject_to(QDict,
+                                                    qlist_entry_obj(entry)),
+                                         "data"), "addr");
+    qobject_unref(reply);
+    return addr;
+}
+
+/* As a guest does that has let go of it, and as one that has not. */
+static void unplug_dimm(Driver *d)
+{
+    qtest_outl(d->qts, ACPI_MEMORY, 0);
+    qtest_outb(d->qts, ACPI_MEMORY + 0x14, 1 << 3);
+    qtest_qmp_eventwait(d->qts, "DEVICE_DELETED");
+    qtest_qmp_assert_success(d->qts, "{ 'execute': 'object-del', "
+                             "'arguments': { 'id': 'mem0' } }");
+}
+
+/*
+ * Memory is unplugged while requests on it are served, and is named
+ * afterwards: the device needs a reset, and what it holds is there.
+ */
+static void test_unplugged(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    struct virtio_tmem_req put = request(VIRTIO_TMEM_OP_PUT, 0, 100, MAX_PAGES);
+    struct virtio_tmem_req one = request(VIRTIO_TMEM_OP_PUT, 0, 100, 1);
+
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    put_ok(&d, 0, 1, 1, 5);
+    for (int round = 0; round < 10; round++) {
+        uint64_t dimm = plug_dimm(&d);
+        QVirtQueue *vq = d.vq[BULK];
+        uint32_t head;
+        Answer a = { 0 };
+
+        qtest_memset(d.qts, dimm, 0x40 + round, MAX_PAGES * PAGE);
+        qtest_memwrite(d.qts, d.arena, &put, sizeof(put));
+        head = qvirtqueue_add(d.qts, vq, d.arena, sizeof(put), false, true);
+        qvirtqueue_add(d.qts, vq, dimm, MAX_PAGES * PAGE, false, true);
+        qvirtqueue_add(d.qts, vq, d.arena + sizeof(put), response_size(&put),
+                       true, false);
+        fill_ring(&d, BULK, head);
+        move_on(&d, BULK, vq->size);
+        g_usleep(round * 300);
+        unplug_dimm(&d);
+        /* The ring is full of it: some of it was served, the rest is not */
+        g_assert_true(all_used(&d, BULK) || needs_reset(&d));
+        driver_down(&d);
+        driver_up(&d);
+        submit(&d, BULK, request(VIRTIO_TMEM_OP_GET, 0, 1, 1), NULL, 0, &a);
+        expect_page(&a, 0, 5);
+
+        /* Named when it has gone, on each queue and in each direction */
+        for (int i = 0; i < 4; i++) {
+            vq = d.vq[i & 1];
+            qtest_memwrite(d.qts, d.arena, &one, sizeof(one));
+            head = qvirtqueue_add(d.qts, vq, d.arena, sizeof(one), false, true);
+            qvirtqueue_add(d.qts, vq, dimm, PAGE, i & 2, !(i & 2));
+            if (!(i & 2)) {
+                qvirtqueue_add(d.qts, vq, d.arena + sizeof(one), 20, true,
+                               false);
+            }
+            qvirtqueue_kick(d.qts, d.vdev, vq, head);
+            g_assert_true(needs_reset(&d));
+            driver_down(&d);
+            driver_up(&d);
         }
     }
     driver_free(&d);
@@ -417,6 +592,12 @@ static void test_iommu(void *obj, void *data, QGuestAllocator *alloc)
     driver_free(&d);
 }
 
+static void *with_dimm_slot(GString *cmd_line, void *arg)
+{
+    g_string_append(cmd_line, " -m 128M,slots=1,maxmem=1G ");
+    return arg;
+}
+
 static void register_virtio_tmem_attack_test(void)
 {
     QOSGraphTestOptions store = {
@@ -429,10 +610,13 @@ static void register_virtio_tmem_attack_test(void)
         .before = with_iommu,
         .edge.extra_device_opts = "store=store0,iommu_platform=on",
     };
+    QOSGraphTestOptions dimm = { .before = with_dimm_slot };
 
     qos_add_test("flood", "virtio-tmem", test_flood, &log);
     qos_add_test("refilled", "virtio-tmem", test_refilled, &store);
     qos_add_test("overlap", "virtio-tmem", test_overlap, &store);
+    qos_add_test("overlap-pages", "virtio-tmem", test_overlap_pages, &store);
+    qos_add_test("unplugged", "virtio-tmem", test_unplugged, &dimm);
     qos_add_test("two-queues", "virtio-tmem", test_two_queues, &store);
     qos_add_test("ring-changes", "virtio-tmem", test_ring_changes, &store);
     qos_add_test("iommu", "virtio-tmem", test_iommu, &iommu);
