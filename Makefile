@@ -46,7 +46,7 @@ coverage:
 fuzz:
 	@scripts/fuzz "$(SECONDS)" $(TARGETS)
 fuzz-long:
-	@scripts/fuzz "$$(( $(HOURS) * 900 ))" $(TARGETS)
+	@scripts/fuzz --hours "$(HOURS)" $(TARGETS)
 check-fresh:
 	@scripts/check-fresh $(ARGS)
 soak:
