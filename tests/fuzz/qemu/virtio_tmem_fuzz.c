@@ -10,13 +10,19 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/bitops.h"
 #include "qemu/bswap.h"
+#include "qemu/rcu.h"
+#include "qapi/error.h"
+#include "qom/object.h"
+#include "system/runstate.h"
 
 #include "tests/qtest/libqtest.h"
 #include "tests/qtest/libqos/virtio-tmem.h"
 #include "tests/qtest/libqos/virtio.h"
 #include "tests/qtest/libqos/virtio-pci.h"
 #include "standard-headers/linux/virtio_config.h"
+#include "standard-headers/linux/pci_regs.h"
 #include "standard-headers/linux/virtio_ring.h"
 #include "virtio_tmem.h"
 #include "fuzz.h"
@@ -26,6 +32,16 @@
 #define MAX_ACTIONS     100
 #define MAX_DATA        (12 * 4096)
 #define PAGE            4096
+
+/* The store's limits, in bytes */
+#define SIZE            ((uint64_t)4 << 20)
+#define RESERVED        ((uint64_t)1 << 20)
+
+/* Values of Action.queue, after whose request something else happens */
+#define DRIVER_RESET    0xf8    /* this and above */
+#define SYSTEM_RESET    0xf4    /* to 0xf7 */
+#define FREEZE          0xf2    /* 0xf2 freezes the store, 0xf3 thaws it */
+#define LIMITS          0xf0    /* to 0xf1: half the limits, and back */
 
 typedef struct Action {
     uint8_t queue;
@@ -62,8 +78,8 @@ static const uint64_t holes[] = {
 
 #define PICK(table, n) table[(n) % ARRAY_SIZE(table)]
 
-static QVirtQueue *start(QTestState *s, QVirtioDevice *dev, uint8_t ring,
-                         QVirtQueue **vq)
+static void start(QTestState *s, QVirtioDevice *dev, uint8_t ring,
+                  QVirtQueue **vq)
 {
     uint64_t features = qvirtio_get_features(dev);
 
@@ -78,7 +94,6 @@ static QVirtQueue *start(QTestState *s, QVirtioDevice *dev, uint8_t ring,
         vq[i] = qvirtqueue_setup(dev, fuzz_qos_alloc, i);
     }
     qvirtio_set_driver_ok(dev);
-    return vq[0];
 }
 
 static size_t data_bytes(uint64_t count)
@@ -120,10 +135,13 @@ static void act(QTestState *s, QVirtioDevice *dev, QVirtQueue *vq,
     };
     size_t out = sizeof(req), in = sizeof(struct virtio_tmem_resp);
     uint64_t out_at = memory, in_at, count = PICK(counts, a->count);
+    static uint8_t pages[MAX_DATA];
     uint32_t head = 0;
 
     req.object[0] = a->object;
-    qtest_memset(s, memory, a->fill, MAX_DATA);
+    /* Not qtest_memset(): the fuzzer's own one never frees what it writes. */
+    memset(pages, a->fill, sizeof(pages));
+    qtest_memwrite(s, memory, pages, sizeof(pages));
     if (a->op >= 0xc0) {
         qtest_memwrite(s, memory, raw, raw_bytes);
         out = raw_bytes;
@@ -160,9 +178,81 @@ static void act(QTestState *s, QVirtioDevice *dev, QVirtQueue *vq,
     qvirtqueue_kick(s, dev, vq, head);
 }
 
+/* What the PCI device's configuration is after libqos has enabled it */
+static uint32_t pci_command, pci_bars[6];
+
+static QPCIDevice *pci_device(QVirtioTmem *tmem)
+{
+    return container_of(tmem->vdev, QVirtioPCIDevice, vdev)->pdev;
+}
+
+/* The system is reset, and a firmware gives the device its BARs again. */
+static void system_reset(QVirtioTmem *tmem)
+{
+    QPCIDevice *pdev = pci_device(tmem);
+
+    qemu_system_reset(SHUTDOWN_CAUSE_GUEST_RESET);
+    for (int i = 0; i < ARRAY_SIZE(pci_bars); i++) {
+        qpci_config_writel(pdev, PCI_BASE_ADDRESS_0 + 4 * i, pci_bars[i]);
+    }
+    qpci_config_writew(pdev, PCI_COMMAND, pci_command);
+}
+
+static void set_store(const char *property, uint64_t value)
+{
+    object_property_set_uint(object_resolve_path("/objects/store0", NULL),
+                             property, value, &error_abort);
+}
+
+static void set_frozen(bool frozen)
+{
+    object_property_set_bool(object_resolve_path("/objects/store0", NULL),
+                             "frozen", frozen, &error_abort);
+}
+
+static void halve_limits(bool halve)
+{
+    if (halve) {
+        set_store("reserved", RESERVED / 2);
+        set_store("size", SIZE / 2);
+    } else {
+        set_store("size", SIZE);
+        set_store("reserved", RESERVED);
+    }
+}
+
+static void stop(QVirtioDevice *dev, QVirtQueue **vq)
+{
+    for (int i = 0; i < NUM_QUEUES; i++) {
+        qvirtqueue_cleanup(dev->bus, vq[i], fuzz_qos_alloc);
+    }
+}
+
+/* What else happens, besides requests */
+static void disturb(QTestState *s, QVirtioTmem *tmem, QVirtQueue **vq,
+                    uint8_t how)
+{
+    if (how >= SYSTEM_RESET) {
+        if (how & 1) {
+            flush_events(s);
+        }
+        stop(tmem->vdev, vq);
+        if (how < DRIVER_RESET) {
+            system_reset(tmem);
+        }
+        qvirtio_start_device(tmem->vdev);
+        start(s, tmem->vdev, how, vq);
+    } else if (how >= FREEZE) {
+        set_frozen(!(how & 1));
+    } else if (how >= LIMITS) {
+        halve_limits(!(how & 1));
+    }
+}
+
 static void virtio_tmem_fuzz(QTestState *s, const unsigned char *data,
                              size_t size)
 {
+    static unsigned int inputs;
     QVirtioTmem *tmem = fuzz_qos_obj;
     QVirtQueue *vq[NUM_QUEUES];
     uint64_t memory;
@@ -170,6 +260,7 @@ static void virtio_tmem_fuzz(QTestState *s, const unsigned char *data,
     if (size < 1) {
         return;
     }
+    qvirtio_start_device(tmem->vdev);
     start(s, tmem->vdev, data[0], vq);
     memory = guest_alloc(fuzz_qos_alloc, 2 * MAX_DATA);
     data++;
@@ -187,32 +278,39 @@ static void virtio_tmem_fuzz(QTestState *s, const unsigned char *data,
         act(s, tmem->vdev, vq[a.queue % NUM_QUEUES], &a, data, raw, memory);
         data += raw;
         size -= raw;
-        if (a.queue >= 0xf8) {
-            /* The driver resets the device, and begins anew */
-            for (int n = 0; n < NUM_QUEUES; n++) {
-                qvirtqueue_cleanup(tmem->vdev->bus, vq[n], fuzz_qos_alloc);
-            }
-            qvirtio_start_device(tmem->vdev);
-            start(s, tmem->vdev, a.queue, vq);
-        }
+        disturb(s, tmem, vq, a.queue);
     }
     flush_events(s);
+    set_frozen(false);
+    halve_limits(false);
+    flush_events(s);
     guest_free(fuzz_qos_alloc, memory);
-    for (int n = 0; n < NUM_QUEUES; n++) {
-        qvirtqueue_cleanup(tmem->vdev->bus, vq[n], fuzz_qos_alloc);
+    stop(tmem->vdev, vq);
+    system_reset(tmem);
+    flush_events(s);
+    if (++inputs % 16 == 0) {
+        /* What a reset leaves to RCU is freed with the lock that we hold. */
+        drain_call_rcu();
     }
-    fuzz_reset(s);
 }
 
 static void virtio_tmem_pre_fuzz(QTestState *s)
 {
+    QPCIDevice *pdev;
+
     qos_init_path(s);
+    pdev = pci_device(fuzz_qos_obj);
+    pci_command = qpci_config_readw(pdev, PCI_COMMAND);
+    for (int i = 0; i < ARRAY_SIZE(pci_bars); i++) {
+        pci_bars[i] = qpci_config_readl(pdev, PCI_BASE_ADDRESS_0 + 4 * i);
+    }
 }
 
 static void *small_store(GString *cmd_line, void *arg)
 {
-    g_string_append(cmd_line,
-                    " -object tmem-store,id=store0,size=4M,reserved=1M ");
+    g_string_append_printf(cmd_line, " -object tmem-store,id=store0,"
+                           "size=%" PRIu64 ",reserved=%" PRIu64 " ",
+                           SIZE, RESERVED);
     return arg;
 }
 
