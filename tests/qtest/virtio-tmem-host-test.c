@@ -7,6 +7,7 @@
  */
 
 #include "qemu/osdep.h"
+#include <sys/resource.h>
 #include "qemu/bswap.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
@@ -751,9 +752,73 @@ static void test_queue_reset(void *obj, void *data, QGuestAllocator *alloc)
     driver_free(&d);
 }
 
+/* ------------------------------------------------------ what runs out */
+
+/* Leaves QEMU @free file descriptors more than it has open. */
+static void limit_files(Driver *d, unsigned int free)
+{
+    pid_t pid = qtest_pid(d->qts);
+    struct rlimit limit;
+
+    g_assert_cmpint(prlimit(pid, RLIMIT_NOFILE, NULL, &limit), ==, 0);
+    limit.rlim_cur = 0;
+    for (;;) {
+        g_autofree char *path = g_strdup_printf("/proc/%d/fd/%d", (int)pid,
+                                                (int)limit.rlim_cur);
+
+        if (!g_file_test(path, G_FILE_TEST_IS_SYMLINK) && !free--) {
+            break;
+        }
+        limit.rlim_cur++;
+    }
+    g_assert_cmpint(prlimit(pid, RLIMIT_NOFILE, &limit, NULL), ==, 0);
+}
+
+/*
+ * Without file descriptors for its IOThread, whichever of them is missing, the
+ * device serves all queues itself; later it has its IOThread again.
+ */
+static void test_no_files(void *obj, void *data, QGuestAllocator *alloc)
+{
+    Driver d = driver_new(obj, alloc);
+    struct rlimit before;
+    unsigned int without = 0;
+
+    create(&d, 0, VIRTIO_TMEM_POOL_PERSISTENT);
+    g_assert_cmpint(prlimit(qtest_pid(d.qts), RLIMIT_NOFILE, NULL, &before),
+                    ==, 0);
+    log_started();
+    for (unsigned int free = 0; free < 10; free++) {
+        unsigned int lines = log_lines();
+        Answer a = { 0 };
+
+        driver_down(&d);
+        limit_files(&d, free);
+        driver_up(&d);
+        put_ok(&d, 0, free, 1, free);
+        for (int queue = 0; queue < 2; queue++) {
+            submit(&d, queue, request(VIRTIO_TMEM_OP_GET, 0, free, 1), NULL, 0,
+                   &a);
+            expect_page(&a, 0, free);
+        }
+        g_assert_cmpint(prlimit(qtest_pid(d.qts), RLIMIT_NOFILE, &before,
+                                NULL), ==, 0);
+        without += log_lines() > lines;
+    }
+    /* Some were too few, and some enough. */
+    g_assert_cmpuint(without, >, 1);
+    g_assert_cmpuint(without, <, 10);
+    log_ended();
+    driver_free(&d);
+}
+
 static void register_virtio_tmem_host_test(void)
 {
     QOSGraphTestOptions opts = { 0 };
+    QOSGraphTestOptions log = {
+        .before = with_log,
+        .edge.extra_device_opts = "num-fast-queues=1,num-bulk-queues=2",
+    };
     QOSGraphTestOptions store = {
         .before = with_store,
         .edge.extra_device_opts = "store=store0",
@@ -777,6 +842,7 @@ static void register_virtio_tmem_host_test(void)
     qos_add_test("hotplug", "virtio-tmem-pci", test_hotplug, &opts);
     store.before = with_replug;
     qos_add_test("replug", "virtio-tmem", test_replug, &store);
+    qos_add_test("no-files", "virtio-tmem", test_no_files, &log);
 }
 
 libqos_init(register_virtio_tmem_host_test);
