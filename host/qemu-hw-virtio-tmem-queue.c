@@ -371,7 +371,7 @@ static bool virtio_tmem_may_use_iothread(VirtIOTMEM *s)
         return false;
     }
     return !s->ioeventfd_failed ||
-           qemu_clock_get_ms(QEMU_CLOCK_REALTIME) - s->ioeventfd_failed_ms >=
+           qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) - s->ioeventfd_failed_ms >=
            VIRTIO_TMEM_RETRY_MS;
 }
 
@@ -444,7 +444,7 @@ int virtio_tmem_start_ioeventfd(VirtIODevice *vdev)
 fail:
     s->ioeventfd_starting = false;
     s->ioeventfd_failed = true;
-    s->ioeventfd_failed_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    s->ioeventfd_failed_ms = qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL);
     trace_virtio_tmem_start(s, r);
     return -ENOSYS;
 }

@@ -804,6 +804,8 @@ static void test_no_files(void *obj, void *data, QGuestAllocator *alloc)
         g_assert_cmpint(prlimit(qtest_pid(d.qts), RLIMIT_NOFILE, &before,
                                 NULL), ==, 0);
         without += log_lines() > lines;
+        /* It is tried again when the driver starts a minute later. */
+        qtest_clock_step(d.qts, 61ll * 1000 * 1000 * 1000);
     }
     /* Some were too few, and some enough. */
     g_assert_cmpuint(without, >, 1);
