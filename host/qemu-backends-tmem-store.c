@@ -215,7 +215,8 @@ void tmem_store_detach(TmemStore *s, TmemStoreUser *user)
 {
     static const struct tmem_limits nothing;
     TmemStoreDrop *drop = g_new(TmemStoreDrop, 1);
-    QemuThread thread;
+    sigset_t all, old;
+    GThread *thread;
 
     QLIST_REMOVE(user, next);
     tmem_tenant_set_limits(user->tenant, &nothing);
@@ -224,8 +225,16 @@ void tmem_store_detach(TmemStore *s, TmemStoreUser *user)
     user->tenant = NULL;
     /* The store goes last, also if it is deleted meanwhile */
     object_ref(OBJECT(s));
-    qemu_thread_create(&thread, "tmem-drop", tmem_store_drop_thread, drop,
-                       QEMU_THREAD_DETACHED);
+    /* Signals are the main thread's; a thread may be more than there can be */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    thread = g_thread_try_new("tmem-drop", tmem_store_drop_thread, drop, NULL);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (thread) {
+        g_thread_unref(thread);
+    } else {
+        tmem_store_drop_thread(drop);
+    }
 }
 
 struct tmem_store *tmem_store_get(TmemStore *s)

@@ -367,12 +367,15 @@ void virtio_tmem_thaw(VirtIOTMEM *s)
  */
 static bool virtio_tmem_may_use_iothread(VirtIOTMEM *s)
 {
+    int64_t now;
+
     if (VIRTIO_DEVICE(s)->dma_as != &address_space_memory) {
         return false;
     }
-    return !s->ioeventfd_failed ||
-           qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) - s->ioeventfd_failed_ms >=
-           VIRTIO_TMEM_RETRY_MS;
+    now = qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL);
+    /* A snapshot that is loaded may set the clock back */
+    return !s->ioeventfd_failed || now < s->ioeventfd_failed_ms ||
+           now - s->ioeventfd_failed_ms >= VIRTIO_TMEM_RETRY_MS;
 }
 
 /*

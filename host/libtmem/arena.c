@@ -106,16 +106,28 @@ void arena_destroy(struct arena *arena)
 	pthread_mutex_destroy(&arena->lock);
 }
 
+uint64_t arena_page_bytes(struct arena *arena)
+{
+	return atomic_load(&arena->populated_bytes) +
+	       atomic_load(&arena->span_bytes);
+}
+
 uint64_t arena_index_bytes(struct arena *arena)
 {
-	return atomic_load(&arena->metadata_bytes) -
-	       atomic_load(&arena->span_bytes);
+	return atomic_load(&arena->index_bytes);
 }
 
 uint64_t arena_held(struct arena *arena)
 {
-	return atomic_load(&arena->populated_bytes) +
-	       atomic_load(&arena->metadata_bytes);
+	return arena_page_bytes(arena) + arena_index_bytes(arena);
+}
+
+enum grows arena_index_grows(struct arena *arena)
+{
+	return arena->persistent && arena_index_bytes(arena) <=
+					    tenant_index_share(arena->tenant) ?
+		       GROWS_PERSISTENT :
+		       GROWS_INDEX;
 }
 
 /* --------------------------------------------------------------- segments */
@@ -220,7 +232,7 @@ static int region_add(struct arena *arena, unsigned int index, bool guaranteed)
 	/* Low segments first, so that the file stays short. */
 	for (unsigned int i = 0; i < REGION_SEGMENTS; i++)
 		list_add_tail(&arena->by_run[SEGMENT_PAGES], &segments[i].link);
-	atomic_fetch_add(&arena->metadata_bytes, bytes);
+	atomic_fetch_add(&arena->index_bytes, bytes);
 	pthread_mutex_unlock(&arena->lock);
 	return 0;
 }
@@ -300,7 +312,6 @@ static void span_end(struct arena *arena, struct span *span)
 	list_del(&span->link);
 	list_del(&span->age);
 	run_free(arena, span->segment, span->page, span->pages);
-	atomic_fetch_sub(&arena->metadata_bytes, span_bytes(span->slots));
 	atomic_fetch_sub(&arena->span_bytes, span_bytes(span->slots));
 	store_free(arena->tenant->store, span);
 }
@@ -452,7 +463,6 @@ static int span_add(struct arena *arena, unsigned int class_index,
 	for (unsigned int i = 0; i < class->pages; i++)
 		segment_of(arena, number)->span[page + i] = span;
 	atomic_fetch_add(&arena->populated_bytes, bytes);
-	atomic_fetch_add(&arena->metadata_bytes, span_bytes(class->slots));
 	atomic_fetch_add(&arena->span_bytes, span_bytes(class->slots));
 	class->spans++;
 	list_add_tail(&arena->spans, &span->age);
@@ -907,13 +917,13 @@ int arena_check(struct arena *arena, char *message, size_t size)
 	}
 	if (metadata != atomic_load(&arena->span_bytes))
 		return FAULT("descriptors of spans miscounted");
-	metadata += arena->num_segments * sizeof(struct segment);
+	metadata = arena->num_segments * sizeof(struct segment);
 	if (spans)
 		return FAULT("spans that no segment names");
 	if (populated * ARENA_PAGE != atomic_load(&arena->populated_bytes) ||
 	    idle != arena->idle_pages)
 		return FAULT("populated or idle pages miscounted");
-	if (metadata > atomic_load(&arena->metadata_bytes))
+	if (metadata > arena_index_bytes(arena))
 		return FAULT("descriptors miscounted");
 	return 0;
 }

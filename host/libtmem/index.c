@@ -30,12 +30,12 @@ static uint32_t hash_bytes(const uint8_t *bytes, size_t size)
 
 static void charge(struct tmem_pool *pool, size_t bytes)
 {
-	atomic_fetch_add(&pool->arena->metadata_bytes, bytes);
+	atomic_fetch_add(&pool->arena->index_bytes, bytes);
 }
 
 static void uncharge(struct tmem_pool *pool, size_t bytes)
 {
-	atomic_fetch_sub(&pool->arena->metadata_bytes, bytes);
+	atomic_fetch_sub(&pool->arena->index_bytes, bytes);
 }
 
 static void *index_zalloc(struct tmem_pool *pool, size_t size)

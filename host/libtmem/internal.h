@@ -209,8 +209,8 @@ struct arena {
 	unsigned int compact_class; /* where compaction goes on */
 	uint64_t idle_pages; /* populated and of no span */
 	uint64_t demand;     /* pages that spans took, halved by every punch */
-	/* Held bytes: pages populated; descriptors and index, spans' alone. */
-	atomic_uint_fast64_t populated_bytes, metadata_bytes, span_bytes;
+	/* Held bytes: pages populated; descriptors of spans; all the rest. */
+	atomic_uint_fast64_t populated_bytes, span_bytes, index_bytes;
 };
 
 /* A place for a page's bytes, not yet published. */
@@ -246,8 +246,11 @@ unsigned int arena_punch(struct arena *arena, unsigned int max, bool all);
 /* Evict the oldest spans (ephemeral arenas): returns bytes that became idle. */
 uint64_t arena_evict(struct arena *arena, uint64_t bytes);
 uint64_t arena_held(struct arena *arena);
-/* Of that, what is neither pages nor the descriptors that go with them. */
+/* Of that, pages and the descriptors that go with them; and the rest. */
+uint64_t arena_page_bytes(struct arena *arena);
 uint64_t arena_index_bytes(struct arena *arena);
+/* What growth of the latter is. */
+enum grows arena_index_grows(struct arena *arena);
 int arena_check(struct arena *arena, char *message, size_t size);
 
 /* ------------------------------------------------------------------ index */
@@ -482,9 +485,9 @@ int store_ask_host(struct tmem_store *store, uint64_t bytes);
 
 /* What would grow. */
 enum grows {
-	GROWS_PERSISTENT, /* pages or index */
+	GROWS_PERSISTENT, /* pages; index within its guaranteed share */
 	GROWS_EPHEMERAL, /* pages, which make way for their tenant's promise */
-	GROWS_EPHEMERAL_INDEX, /* what eviction leaves behind */
+	GROWS_INDEX, /* what no promise covers, and eviction leaves behind */
 };
 
 /*
@@ -499,13 +502,10 @@ int store_may_grow(struct tmem_tenant *tenant, enum grows grows, uint64_t bytes,
  */
 bool store_has_room(struct tmem_tenant *tenant, enum grows grows,
 		    uint64_t bytes);
-/* Of descriptors of regions, and of index. */
-static inline enum grows arena_index_grows(const struct arena *arena)
-{
-	return arena->persistent ? GROWS_PERSISTENT : GROWS_EPHEMERAL_INDEX;
-}
 void store_note_held(struct tmem_store *store);
 uint64_t tenant_held(struct tmem_tenant *tenant);
+/* Index bytes of persistent pages that the reservation covers. */
+uint64_t tenant_index_share(struct tmem_tenant *tenant);
 
 /* Pools: a reference, or NULL. */
 struct tmem_pool *pool_get(struct tmem_tenant *tenant, uint32_t id);

@@ -185,13 +185,10 @@ static void unclaim_raw(struct tmem_pool *pool, const struct claim *claim)
  */
 static int claim_index(struct tmem_pool *pool, bool guaranteed)
 {
-	struct tmem_tenant *tenant = pool->tenant;
-	uint64_t metadata = atomic_load(&pool->arena->metadata_bytes);
+	enum grows grows = arena_index_grows(pool->arena);
 
-	return store_may_grow(tenant, arena_index_grows(pool->arena),
-			      INDEX_MOST_BYTES,
-			      guaranteed &&
-				      metadata <= tenant->reserved / 8 + MIB);
+	return store_may_grow(pool->tenant, grows, INDEX_MOST_BYTES,
+			      guaranteed && grows == GROWS_PERSISTENT);
 }
 
 /* Take a slot and fill it.  Frees the old page first if that is what it takes. */

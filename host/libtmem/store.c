@@ -77,6 +77,7 @@ int tmem_store_create(const struct tmem_store_config *config,
 {
 	const struct tmem_memory_ops *memory = config->memory;
 	struct tmem_store *store;
+	pthread_rwlockattr_t attr;
 
 	if (config->size != sizeof(*config) || !config->max_bytes ||
 	    config->flags & ~(TMEM_STORE_LOCK | TMEM_STORE_PARANOID))
@@ -94,7 +95,12 @@ int tmem_store_create(const struct tmem_store_config *config,
 	list_init(&store->dead);
 	pthread_mutex_init(&store->lock, NULL);
 	pthread_rwlock_init(&store->quiesce, NULL);
-	pthread_rwlock_init(&store->tenants_lock, NULL);
+	/* Steppers hold it for reading nearly always: who adds must get it. */
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(
+		&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&store->tenants_lock, &attr);
+	pthread_rwlockattr_destroy(&attr);
 	headroom_init(&store->headroom, config);
 	*out = store;
 	return 0;
@@ -121,15 +127,33 @@ static uint64_t store_held(struct tmem_store *store)
 	return held;
 }
 
+/* The tables of regions are sparse: zeroes that take no memory. */
+static uint64_t tenant_base(void)
+{
+	const struct tmem_tenant *t;
+
+	return sizeof(*t) - 2 * (sizeof(t->persistent.region) +
+				 sizeof(t->persistent.segments));
+}
+
+uint64_t tenant_index_share(struct tmem_tenant *tenant)
+{
+	return tenant->reserved / 8 + MIB;
+}
+
 /*
  * What its reservation may still take beside what @tenant holds and @bytes.  Its
- * own ephemeral pages make way for it; their index does not.
+ * own ephemeral pages make way for it; their index does not, nor does index of
+ * persistent pages beyond the share of it that is guaranteed.
  */
 static uint64_t tenant_unfulfilled(struct tmem_tenant *tenant, uint64_t bytes)
 {
 	uint64_t cost = tmem_reservation_cost(tenant->reserved);
+	uint64_t index = arena_index_bytes(&tenant->persistent);
 
-	bytes += tenant_held(tenant) - arena_index_bytes(&tenant->ephemeral);
+	bytes += tenant_base() + arena_page_bytes(&tenant->persistent) +
+		 MIN(index, tenant_index_share(tenant)) +
+		 arena_page_bytes(&tenant->ephemeral);
 	return cost - MIN(cost, bytes);
 }
 
@@ -204,11 +228,11 @@ static bool limits_allow(struct tmem_tenant *tenant, enum grows grows,
 	held = store_held(store);
 	allow = bytes <= max && held <= max - bytes;
 	if (allow && !guaranteed) {
-		uint64_t within = grows == GROWS_EPHEMERAL_INDEX ? 0 : bytes;
-		uint64_t after = store_committed(store, tenant, bytes, within);
+		uint64_t within = grows == GROWS_INDEX ? 0 : bytes;
 
-		allow = after <= max ||
-			after == store_committed(store, NULL, 0, 0);
+		allow = store_committed(store, tenant, bytes, within) <= max ||
+			tenant_unfulfilled(tenant, within) + bytes ==
+				tenant_unfulfilled(tenant, 0);
 	}
 	pthread_mutex_unlock(&store->lock);
 	return allow;
@@ -248,6 +272,9 @@ static bool make_room(struct tmem_tenant *tenant, uint64_t bytes,
 	struct tmem_store *store = tenant->store;
 	unsigned int done = store_drain(store, HELP_WORDS);
 
+	/* The words were pages of whoever it was. */
+	if (done && guaranteed)
+		each_tenant(store, 64, tenant_release);
 	if (done < HELP_WORDS)
 		done += tenant_clean(tenant, HELP_WORDS - done);
 	done += tenant_release(tenant, 64);
@@ -260,7 +287,9 @@ static bool make_room(struct tmem_tenant *tenant, uint64_t bytes,
 		done++;
 	}
 	if (!done && guaranteed &&
-	    (each_tenant(store, HELP_WORDS, tenant_compact) ||
+	    (each_tenant(store, HELP_WORDS, tenant_clean) ||
+	     each_tenant(store, 64, tenant_release) ||
+	     each_tenant(store, HELP_WORDS, tenant_compact) ||
 	     each_tenant(store, bytes / ARENA_PAGE, tenant_evict))) {
 		each_tenant(store, 64, tenant_release);
 		done++;
@@ -272,17 +301,20 @@ int store_may_grow(struct tmem_tenant *tenant, enum grows grows, uint64_t bytes,
 		   bool guaranteed)
 {
 	struct tmem_store *store = tenant->store;
-	unsigned int most = guaranteed ? HELP_TRIES_GUARANTEED : HELP_TRIES;
 	int error = 0;
 
-	for (unsigned int tries = 0; tries < most; tries++) {
+	for (unsigned int tries = 0;; tries++) {
 		error = limits_allow(tenant, grows, bytes, guaranteed) ?
 				0 :
 				-ENOSPC;
 		if (!error)
 			error = store_ask_host(store, bytes);
-		if (!error || !make_room(tenant, MAX(bytes, SEGMENT_BYTES),
-					 guaranteed))
+		/* What the host refuses it refuses for a while: no patience. */
+		if (!error ||
+		    tries >= (guaranteed && error == -ENOSPC ?
+				      HELP_TRIES_GUARANTEED :
+				      HELP_TRIES) ||
+		    !make_room(tenant, MAX(bytes, SEGMENT_BYTES), guaranteed))
 			break;
 	}
 	/* A promise is kept, though the store exceeds its limit by it. */
@@ -331,11 +363,8 @@ static unsigned int drain_locked(struct tmem_store *store, unsigned int max);
 
 uint64_t tenant_held(struct tmem_tenant *tenant)
 {
-	/* The tables of regions are sparse: zeroes that take no memory. */
-	return arena_held(&tenant->persistent) +
-	       arena_held(&tenant->ephemeral) + sizeof(*tenant) -
-	       2 * (sizeof(tenant->persistent.region) +
-		    sizeof(tenant->persistent.segments));
+	return tenant_base() + arena_held(&tenant->persistent) +
+	       arena_held(&tenant->ephemeral);
 }
 
 /* store->lock held. */
@@ -428,8 +457,9 @@ void tmem_tenant_drop(struct tmem_tenant *tenant)
 	store = tenant->store;
 	tmem_tenant_reset(tenant);
 	while (!drained) {
+		/* Back to the host at once: others want the room. */
 		while (store_drain(store, 4096))
-			;
+			tenant_release(tenant, UINT32_MAX);
 		/*
 		 * Whoever still has a pool of it in hand is waited for, but
 		 * nothing is drained meanwhile, as nobody else gets the lock.

@@ -101,8 +101,8 @@ struct tmem_store_config {
 	 * Most bytes that the store may hold.  0 is -EINVAL.  What drains
 	 * counts.  What reservations may still take is kept free of all but
 	 * their own tenants' ephemeral pages, whose index needs a limit above
-	 * tmem_reservation_cost().  Threads that grow the store at the same moment may exceed it by
-	 * 64 KiB each.
+	 * tmem_reservation_cost().  Threads that grow the store at the same
+	 * moment may exceed it: docs/store.md has by how much.
 	 */
 	uint64_t max_bytes;
 	/*
