@@ -153,6 +153,9 @@ bool tmem_has_ephemeral(struct tmem_device *dev);
 /* The device has failed or is going away: every request fails. */
 bool tmem_is_broken(struct tmem_device *dev);
 
+/* The kernel ends: what is no GET fails. */
+bool tmem_is_ending(struct tmem_device *dev);
+
 /* --- clients --- */
 
 /**

@@ -12,7 +12,6 @@
 #include <linux/bio.h>
 #include <linux/blkdev.h>
 #include <linux/mm.h>
-#include <linux/preempt.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 
@@ -66,23 +65,6 @@ static inline int tmem_compat_find_vqs(struct virtio_device *vdev,
 	kfree(callbacks);
 #endif
 	return rc;
-}
-
-/* --- preemption --- */
-
-/* For a short wait on the CPU.  In a real-time kernel locks sleep: not there. */
-static inline void tmem_compat_preempt_disable(void)
-{
-#ifndef CONFIG_PREEMPT_RT
-	preempt_disable();
-#endif
-}
-
-static inline void tmem_compat_preempt_enable(void)
-{
-#ifndef CONFIG_PREEMPT_RT
-	preempt_enable();
-#endif
 }
 
 /* --- memory encryption --- */

@@ -45,6 +45,13 @@ enum tmem_swap_stat {
 	TMEM_SWAP_NR_STATS,
 };
 
+/* What a slot reads as. */
+enum tmem_swap_state {
+	TMEM_SWAP_ABSENT,	/* zeros */
+	TMEM_SWAP_PRESENT,	/* what the device holds */
+	TMEM_SWAP_SPOILT,	/* an error */
+};
+
 /* A run of slots of one bio within a request. */
 struct tmem_swap_part {
 	struct bio *bio;
@@ -115,6 +122,7 @@ struct tmem_swap_flush {
  *		written or freed
  * @nr_present:	bits in @present
  * @nr_pending:	bits in @pending, about
+ * @flush_failed: the device did not do all of the last flush
  * @closed_for:	jiffies that writes are refused without asking a full device;
  *		0: the last write was accepted.  See tmem_swap_closed()
  * @closed_until: when that ends
@@ -153,6 +161,7 @@ struct tmem_swap {
 	unsigned long *spoilt;
 	atomic_long_t nr_present;
 	atomic_long_t nr_pending;
+	bool flush_failed;
 	unsigned long closed_for;
 	unsigned long closed_until;
 	union swap_header *header;
@@ -188,7 +197,7 @@ bool tmem_swap_clear_present(struct tmem_swap *swap, unsigned long slot);
 bool tmem_swap_forget(struct tmem_swap *swap, unsigned long slot);
 bool tmem_swap_spoil(struct tmem_swap *swap, unsigned long slot);
 void tmem_swap_abandon(struct tmem_swap *swap, unsigned long slot);
-bool tmem_swap_is_spoilt(struct tmem_swap *swap, unsigned long slot);
+enum tmem_swap_state tmem_swap_look(struct tmem_swap *swap, unsigned long slot);
 unsigned long tmem_swap_discard_slots(struct tmem_swap *swap,
 				      unsigned long first, unsigned long nr);
 void tmem_swap_slot_free_notify(struct block_device *bdev, unsigned long slot);

@@ -90,13 +90,15 @@ static int tmem_swap_end_slot(struct tmem_swap_io *io, unsigned int i)
 	}
 	error = tmem_page_error(&io->req, i);
 	if (io->req.op == VIRTIO_TMEM_OP_GET) {
-		if (error == -ENOENT && !test_bit(slot, swap->present)) {
+		enum tmem_swap_state state = tmem_swap_look(swap, slot);
+
+		if (error == -ENOENT && state == TMEM_SWAP_SPOILT)
+			return error;
+		if (error == -ENOENT && state == TMEM_SWAP_ABSENT) {
 			/*
 			 * Freed or discarded while it was being read.  With two
 			 * faults on a page, Linux before 6.8 does that.
 			 */
-			if (tmem_swap_is_spoilt(swap, slot))
-				return -EIO;
 			sg_zero_buffer(io->req.sg, io->req.nr_sg, PAGE_SIZE,
 				       i * PAGE_SIZE);
 			tmem_swap_count(swap, TMEM_SWAP_ZERO_READS, 1);
@@ -153,6 +155,10 @@ static void tmem_swap_end_io(struct tmem_swap_io *io)
 			part->bio->bi_status = errno_to_blk_status(error);
 		bio_endio(part->bio);
 	}
+	/* See tmem_swap_abandon(). */
+	if (io->req.error && io->req.op == VIRTIO_TMEM_OP_PUT &&
+	    !READ_ONCE(swap->dead))
+		tmem_swap_schedule_flush(swap);
 	if (io->waiter)
 		complete(io->waiter);
 	else
@@ -174,7 +180,7 @@ static bool tmem_swap_try_again(struct tmem_swap_io *io)
 	io->tried = true;
 	spin_lock_irqsave(&swap->lock, flags);
 	/* Once dead, flush_work sends nothing: see tmem_swap_end_refused(). */
-	again = !READ_ONCE(swap->dead) &&
+	again = !READ_ONCE(swap->dead) && !READ_ONCE(swap->flush_failed) &&
 		(atomic_long_read(&swap->nr_pending) ||
 		 tmem_swap_flushing(swap, 0, swap->nr_slots));
 	if (again) {
@@ -304,25 +310,12 @@ static void tmem_swap_read_absent(struct tmem_swap *swap, unsigned long slot,
 	kunmap_atomic(to);
 }
 
-/* A slot that reads as an error. */
-static bool tmem_swap_read_spoilt(struct tmem_swap *swap, unsigned long slot)
-{
-	if (!tmem_swap_is_spoilt(swap, slot))
-		return false;
-	tmem_swap_count(swap, TMEM_SWAP_SPOILT_READS, 1);
-	return true;
-}
-
 static void tmem_swap_read_absent_bio(struct tmem_swap *swap,
 				      unsigned long slot, struct bio *bio,
 				      struct bvec_iter iter)
 {
 	unsigned int from = 0, len;
 
-	if (tmem_swap_read_spoilt(swap, slot)) {
-		bio->bi_status = BLK_STS_IOERR;
-		return;
-	}
 	for (; from < PAGE_SIZE; from += len) {
 		struct bio_vec bv = bio_iter_iovec(bio, iter);
 
@@ -394,6 +387,9 @@ static void tmem_swap_batch_add(struct tmem_swap_batch *batch, u16 op,
 			/* Pieces too small for the device's longest chain. */
 			bio->bi_status = BLK_STS_IOERR;
 			tmem_swap_put_io(io);
+			if (op == VIRTIO_TMEM_OP_PUT)
+				tmem_swap_abandon(swap, slot);
+			tmem_swap_schedule_flush(swap);
 			return;
 		}
 		batch->io = io;
@@ -409,9 +405,25 @@ static void tmem_swap_batch_add(struct tmem_swap_batch *batch, u16 op,
 	part->nr++;
 }
 
+static void tmem_swap_batch_read(struct tmem_swap_batch *batch,
+				 unsigned long slot, struct bio *bio,
+				 struct bvec_iter iter)
+{
+	switch (tmem_swap_look(batch->swap, slot)) {
+	case TMEM_SWAP_PRESENT:
+		tmem_swap_batch_add(batch, VIRTIO_TMEM_OP_GET, slot, bio, iter);
+		break;
+	case TMEM_SWAP_SPOILT:
+		tmem_swap_count(batch->swap, TMEM_SWAP_SPOILT_READS, 1);
+		bio->bi_status = BLK_STS_IOERR;
+		break;
+	case TMEM_SWAP_ABSENT:
+		tmem_swap_read_absent_bio(batch->swap, slot, bio, iter);
+	}
+}
+
 static void tmem_swap_batch_bio(struct tmem_swap_batch *batch, struct bio *bio)
 {
-	struct tmem_swap *swap = batch->swap;
 	struct bvec_iter iter = bio->bi_iter;
 	unsigned long slot = iter.bi_sector / SECTORS_PER_SLOT;
 	bool write = op_is_write(bio_op(bio));
@@ -420,11 +432,8 @@ static void tmem_swap_batch_bio(struct tmem_swap_batch *batch, struct bio *bio)
 		if (write)
 			tmem_swap_batch_add(batch, VIRTIO_TMEM_OP_PUT, slot,
 					    bio, iter);
-		else if (test_bit(slot, swap->present))
-			tmem_swap_batch_add(batch, VIRTIO_TMEM_OP_GET, slot,
-					    bio, iter);
 		else
-			tmem_swap_read_absent_bio(swap, slot, bio, iter);
+			tmem_swap_batch_read(batch, slot, bio, iter);
 		bio_advance_iter(bio, &iter, PAGE_SIZE);
 	}
 	/* The submitter's reference; each part has one of its own. */
@@ -581,6 +590,7 @@ static int tmem_swap_rw_one(struct tmem_swap *swap, unsigned long slot,
 			    struct page *page, bool write)
 {
 	DECLARE_COMPLETION_ONSTACK(done);
+	enum tmem_swap_state state = tmem_swap_look(swap, slot);
 	struct tmem_swap_io *io;
 	int error;
 
@@ -590,9 +600,10 @@ static int tmem_swap_rw_one(struct tmem_swap *swap, unsigned long slot,
 			return -ENOSPC;
 		}
 		tmem_swap_claim(swap, slot, 1);
-	} else if (!test_bit(slot, swap->present)) {
-		if (tmem_swap_read_spoilt(swap, slot))
-			return -EIO;
+	} else if (state == TMEM_SWAP_SPOILT) {
+		/* The caller tries again with a bio, which counts. */
+		return -EIO;
+	} else if (state == TMEM_SWAP_ABSENT) {
 		tmem_swap_read_absent(swap, slot, 0, page, 0, PAGE_SIZE);
 		tmem_swap_count(swap, TMEM_SWAP_ZERO_READS, 1);
 		return 0;

@@ -74,8 +74,11 @@ bool tmem_swap_spoil(struct tmem_swap *swap, unsigned long slot)
 		return false;
 	set_bit(slot, swap->spoilt);
 	smp_mb__after_atomic();	/* see struct tmem_swap */
-	if (tmem_swap_clear_present(swap, slot))
+	if (tmem_swap_clear_present(swap, slot)) {
+		/* Another write may have succeeded, and cleared it. */
+		set_bit(slot, swap->spoilt);
 		return true;
+	}
 	/* Freed or discarded meanwhile. */
 	clear_bit(slot, swap->spoilt);
 	return false;
@@ -83,21 +86,25 @@ bool tmem_swap_spoil(struct tmem_swap *swap, unsigned long slot)
 
 /*
  * A write of @slot failed as a whole: the device has the old page, the new one
- * or none.  It shall have none.
+ * or none.  It shall have none: tmem_swap_schedule_flush().
  */
 void tmem_swap_abandon(struct tmem_swap *swap, unsigned long slot)
 {
 	tmem_swap_spoil(swap, slot);
 	tmem_swap_set_pending(swap, slot);
-	if (!READ_ONCE(swap->dead))
-		tmem_swap_schedule_flush(swap);
 }
 
-/* Of a slot that was seen absent. */
-bool tmem_swap_is_spoilt(struct tmem_swap *swap, unsigned long slot)
+/* Who writes sets present before it clears spoilt; for who takes away see above. */
+enum tmem_swap_state tmem_swap_look(struct tmem_swap *swap, unsigned long slot)
 {
+	if (test_bit(slot, swap->present))
+		return TMEM_SWAP_PRESENT;
 	smp_rmb();	/* see struct tmem_swap */
-	return test_bit(slot, swap->spoilt);
+	if (test_bit(slot, swap->spoilt))
+		return TMEM_SWAP_SPOILT;
+	smp_rmb();	/* or it was spoilt, and has been written since */
+	return test_bit(slot, swap->present) ? TMEM_SWAP_PRESENT :
+					       TMEM_SWAP_ABSENT;
 }
 
 /* Returns how many of @nr slots the device held. */
@@ -125,7 +132,10 @@ void tmem_swap_schedule_flush(struct tmem_swap *swap)
 {
 	long nr = atomic_long_read(&swap->nr_pending);
 
-	if (nr >= TMEM_SWAP_FLUSH_NOW)
+	if (nr && READ_ONCE(swap->flush_failed))
+		queue_delayed_work(swap->flush_wq, &swap->flush_work,
+				   TMEM_SWAP_FLUSH_RETRY);
+	else if (nr >= TMEM_SWAP_FLUSH_NOW)
 		mod_delayed_work(swap->flush_wq, &swap->flush_work, 0);
 	else if (nr)
 		queue_delayed_work(swap->flush_wq, &swap->flush_work,
@@ -183,7 +193,10 @@ bool tmem_swap_closed(struct tmem_swap *swap)
 {
 	unsigned long time = READ_ONCE(swap->closed_for);
 
-	if (!time || atomic_long_read(&swap->nr_pending))
+	if (tmem_is_ending(swap->dev))
+		return true;
+	if (!time || (atomic_long_read(&swap->nr_pending) &&
+		      !READ_ONCE(swap->flush_failed)))
 		return false;
 	if (time_before(jiffies, READ_ONCE(swap->closed_until)))
 		return true;
@@ -336,13 +349,16 @@ void tmem_swap_flush_work(struct work_struct *work)
 	struct tmem_swap *swap = container_of(to_delayed_work(work),
 					      struct tmem_swap, flush_work);
 	unsigned int noio;
+	bool all;
 
 	if (READ_ONCE(swap->dead))
 		return;
 	noio = memalloc_noio_save();
-	if (!tmem_swap_flush_pending(swap) && !tmem_is_broken(swap->dev))
-		queue_delayed_work(swap->flush_wq, &swap->flush_work,
-				   TMEM_SWAP_FLUSH_RETRY);
+	/* A device that is gone forgets all by itself. */
+	all = !tmem_is_broken(swap->dev) && tmem_swap_flush_pending(swap);
+	WRITE_ONCE(swap->flush_failed, !all);
+	if (!all && !tmem_is_broken(swap->dev))
+		tmem_swap_schedule_flush(swap);
 	tmem_swap_retry(swap);
 	memalloc_noio_restore(noio);
 }

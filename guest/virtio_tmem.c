@@ -18,6 +18,7 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/bottom_half.h>
 #include <linux/cpumask.h>
 #include <linux/delay.h>
 #include <linux/err.h>
@@ -27,7 +28,6 @@
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/mutex.h>
-#include <linux/preempt.h>
 #include <linux/reboot.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
@@ -47,6 +47,8 @@
 #define TMEM_RETRY		(HZ / 50)
 /* When to try again to make pools that the device lost. */
 #define TMEM_RENEW_RETRY	HZ
+/* How long readers wait for the end of a kernel that should have ended. */
+#define TMEM_END_WAIT		(10 * HZ)
 /* How often a kernel that ends asks for a lock, every 20 ms. */
 #define TMEM_REBOOT_TRIES	100
 /* The request header and the response. */
@@ -141,6 +143,8 @@ struct tmem_queue {
  *		may be waiting for an answer that this device will not give
  * @watchdog:	looks for slow requests; runs only while there are requests
  * @retry:	submits again what could not be mapped
+ * @end:	fails readers that wait for the end of a kernel, if it takes long:
+ *		it may be waiting for them
  * @requests:	submitted, ever
  * @slow:	requests that took longer than TMEM_SLOW
  * @drvdata:	of the clients
@@ -173,6 +177,7 @@ struct tmem_device {
 	struct work_struct failure_work;
 	struct delayed_work watchdog;
 	struct delayed_work retry;
+	struct delayed_work end;
 
 	atomic_long_t requests;
 	atomic_long_t slow;
@@ -185,6 +190,8 @@ static LIST_HEAD(tmem_devices);
 static struct tmem_client *tmem_clients[TMEM_MAX_CLIENTS];
 /* For what reclaim waits for: it runs also when no thread can be made. */
 static struct workqueue_struct *tmem_wq;
+/* For tmem_config_work() alone, which may wait long, and must not run twice. */
+static struct workqueue_struct *tmem_config_wq;
 
 static unsigned int tmem_nr_queues(struct tmem_device *dev)
 {
@@ -309,7 +316,7 @@ static void tmem_decode(struct tmem_request *req)
 	/* Pages that this kernel did not put, whatever the status says. */
 	other = le32_to_cpu(resp->generation) != req->generation;
 	if (other && !READ_ONCE(dev->renewing))
-		mod_delayed_work(system_wq, &dev->config_work, 0);
+		mod_delayed_work(tmem_config_wq, &dev->config_work, 0);
 	req->error = tmem_status_error(le16_to_cpu(resp->status));
 	if (req->error)
 		return;
@@ -557,11 +564,15 @@ static void tmem_vq_callback(struct virtqueue *vq)
 
 /*
  * Until @deadline nothing announces an answer, neither to this task nor to
- * others: it must not lose the CPU meanwhile.
+ * others: it must not lose the CPU meanwhile.  In a real-time kernel it may.
  */
 static void tmem_queue_poll(struct tmem_device *dev, struct tmem_queue *q,
 			    ktime_t deadline)
 {
+	if (IS_ENABLED(CONFIG_PREEMPT_RT)) {
+		tmem_queue_reap(dev, q, true);
+		return;
+	}
 	while (tmem_queue_reap(dev, q, false)) {
 		if (ktime_after(ktime_get(), deadline) || need_resched()) {
 			tmem_queue_reap(dev, q, true);
@@ -577,11 +588,12 @@ void tmem_poll(struct tmem_device *dev)
 	ktime_t deadline = ktime_add_us(ktime_get(), us);
 	unsigned int i;
 
-	tmem_compat_preempt_disable();
+	/* To those whose requests end here it is as in an interrupt. */
+	local_bh_disable();
 	for (i = 0; i < tmem_nr_queues(dev); i++)
 		if (READ_ONCE(dev->queues[i].nr_inflight))
 			tmem_queue_poll(dev, &dev->queues[i], deadline);
-	tmem_compat_preempt_enable();
+	local_bh_enable();
 }
 EXPORT_SYMBOL_GPL(tmem_poll);
 
@@ -705,6 +717,13 @@ out_unlock:
 }
 EXPORT_SYMBOL_GPL(tmem_pool_create);
 
+/* Called with dev->control held. */
+static int tmem_pool_make(struct tmem_device *dev, u32 pool)
+{
+	return tmem_control(dev, VIRTIO_TMEM_OP_POOL_CREATE, pool,
+			    dev->pool_flags[pool], PAGE_SHIFT);
+}
+
 int tmem_pool_renew(struct tmem_device *dev, u32 pool)
 {
 	int rc;
@@ -712,8 +731,7 @@ int tmem_pool_renew(struct tmem_device *dev, u32 pool)
 	mutex_lock(&dev->control);
 	rc = tmem_control(dev, VIRTIO_TMEM_OP_POOL_DESTROY, pool, 0, 0);
 	if (!rc || rc == -ENOENT)
-		rc = tmem_control(dev, VIRTIO_TMEM_OP_POOL_CREATE, pool,
-				  dev->pool_flags[pool], PAGE_SHIFT);
+		rc = tmem_pool_make(dev, pool);
 	mutex_unlock(&dev->control);
 	return rc;
 }
@@ -721,7 +739,8 @@ EXPORT_SYMBOL_GPL(tmem_pool_renew);
 
 /*
  * A kernel that wakes up from hibernation may find a device that was made
- * since, with the generation that it knows.  Pools that are there stay.
+ * since, with the generation that it knows.  Pools that are there stay, but for
+ * those of other kinds, which are the kernel's that loaded the image.
  */
 static int tmem_pools_restore(struct tmem_device *dev)
 {
@@ -730,10 +749,11 @@ static int tmem_pools_restore(struct tmem_device *dev)
 
 	mutex_lock(&dev->control);
 	for_each_set_bit(pool, dev->pools, dev->max_pools) {
-		rc = tmem_control(dev, VIRTIO_TMEM_OP_POOL_CREATE, pool,
-				  dev->pool_flags[pool], PAGE_SHIFT);
+		rc = tmem_pool_make(dev, pool);
 		if (rc == -EEXIST)
-			rc = 0;
+			rc = tmem_control(dev, VIRTIO_TMEM_OP_POOL_DESTROY,
+					  pool, 0, 0) ?:
+			     tmem_pool_make(dev, pool);
 		if (rc)
 			break;
 	}
@@ -803,6 +823,12 @@ bool tmem_is_broken(struct tmem_device *dev)
 	return READ_ONCE(dev->broken);
 }
 EXPORT_SYMBOL_GPL(tmem_is_broken);
+
+bool tmem_is_ending(struct tmem_device *dev)
+{
+	return READ_ONCE(dev->ending);
+}
+EXPORT_SYMBOL_GPL(tmem_is_ending);
 
 /* --- clients --- */
 
@@ -945,7 +971,8 @@ static void tmem_config_work(struct work_struct *work)
 			dev_err(&dev->vdev->dev,
 				"the host makes no new pool: error %d; trying again\n",
 				rc);
-		schedule_delayed_work(&dev->config_work, TMEM_RENEW_RETRY);
+		queue_delayed_work(tmem_config_wq, &dev->config_work,
+				   TMEM_RENEW_RETRY);
 	}
 	dev->retrying = rc;
 	mutex_unlock(&tmem_devices_lock);
@@ -956,7 +983,7 @@ static void tmem_config_changed(struct virtio_device *vdev)
 	struct tmem_device *dev = vdev->priv;
 
 	queue_work(tmem_wq, &dev->failure_work);
-	mod_delayed_work(system_wq, &dev->config_work, 0);
+	mod_delayed_work(tmem_config_wq, &dev->config_work, 0);
 }
 
 /* --- sysfs: of the virtio device --- */
@@ -1230,6 +1257,14 @@ static void tmem_failure_work(struct work_struct *work)
 	tmem_take_back(dev, TMEM_FAIL);
 }
 
+static void tmem_end_work(struct work_struct *work)
+{
+	struct tmem_device *dev = container_of(to_delayed_work(work),
+					       struct tmem_device, end);
+
+	tmem_take_back(dev, TMEM_FAIL);
+}
+
 static void tmem_free_device(struct tmem_device *dev)
 {
 	tmem_request_destroy(&dev->ctl);
@@ -1255,6 +1290,7 @@ static int tmem_probe(struct virtio_device *vdev)
 	INIT_WORK(&dev->failure_work, tmem_failure_work);
 	INIT_DELAYED_WORK(&dev->watchdog, tmem_watchdog_work);
 	INIT_DELAYED_WORK(&dev->retry, tmem_retry_work);
+	INIT_DELAYED_WORK(&dev->end, tmem_end_work);
 
 	rc = tmem_read_limits(dev);
 	if (rc)
@@ -1321,6 +1357,7 @@ static void tmem_remove(struct virtio_device *vdev)
 			tmem_client_remove(tmem_clients[i], dev);
 	mutex_unlock(&tmem_devices_lock);
 	/* Not before the clients are through with submitting and polling. */
+	cancel_delayed_work_sync(&dev->end);
 	cancel_work_sync(&dev->failure_work);
 	cancel_delayed_work_sync(&dev->config_work);
 	cancel_delayed_work_sync(&dev->watchdog);
@@ -1376,7 +1413,7 @@ static int tmem_restore(struct virtio_device *vdev)
 		tmem_queue_reap(dev, &dev->queues[i], true);
 	tmem_poll(dev);
 	queue_work(tmem_wq, &dev->failure_work);
-	mod_delayed_work(system_wq, &dev->config_work, 0);
+	mod_delayed_work(tmem_config_wq, &dev->config_work, 0);
 	return 0;
 }
 #endif
@@ -1435,6 +1472,7 @@ static int tmem_reboot(struct notifier_block *nb, unsigned long event,
 			continue;
 		tmem_take_back(dev, TMEM_END);
 		cancel_delayed_work(&dev->watchdog);
+		queue_delayed_work(tmem_wq, &dev->end, TMEM_END_WAIT);
 	}
 	mutex_unlock(&tmem_devices_lock);
 	return NOTIFY_DONE;
@@ -1452,12 +1490,17 @@ static int __init tmem_init(void)
 	BUILD_BUG_ON(offsetof(struct tmem_wire, page) !=
 		     offsetof(struct tmem_wire, resp) +
 		     sizeof(struct virtio_tmem_resp));
-	tmem_wq = alloc_workqueue("virtio_tmem", WQ_MEM_RECLAIM, 0);
+	tmem_wq = alloc_workqueue("virtio_tmem", WQ_MEM_RECLAIM | WQ_UNBOUND,
+				  0);
 	if (!tmem_wq)
 		return -ENOMEM;
+	rc = -ENOMEM;
+	tmem_config_wq = alloc_workqueue("virtio_tmem_config", WQ_UNBOUND, 0);
+	if (!tmem_config_wq)
+		goto out_wq;
 	rc = register_reboot_notifier(&tmem_reboot_nb);
 	if (rc)
-		goto out_wq;
+		goto out_config_wq;
 	rc = register_virtio_driver(&tmem_driver);
 	if (rc)
 		goto out_reboot;
@@ -1465,6 +1508,8 @@ static int __init tmem_init(void)
 
 out_reboot:
 	unregister_reboot_notifier(&tmem_reboot_nb);
+out_config_wq:
+	destroy_workqueue(tmem_config_wq);
 out_wq:
 	destroy_workqueue(tmem_wq);
 	return rc;
@@ -1475,6 +1520,7 @@ static void __exit tmem_exit(void)
 {
 	unregister_virtio_driver(&tmem_driver);
 	unregister_reboot_notifier(&tmem_reboot_nb);
+	destroy_workqueue(tmem_config_wq);
 	destroy_workqueue(tmem_wq);
 }
 module_exit(tmem_exit);
