@@ -93,7 +93,7 @@ static int tmem_swap_end_slot(struct tmem_swap_io *io, unsigned int i)
 		enum tmem_swap_state state = tmem_swap_look(swap, slot);
 
 		if (error == -ENOENT && state == TMEM_SWAP_SPOILT)
-			return error;
+			return -EIO;
 		if (error == -ENOENT && state == TMEM_SWAP_ABSENT) {
 			/*
 			 * Freed or discarded while it was being read.  With two
@@ -387,9 +387,10 @@ static void tmem_swap_batch_add(struct tmem_swap_batch *batch, u16 op,
 			/* Pieces too small for the device's longest chain. */
 			bio->bi_status = BLK_STS_IOERR;
 			tmem_swap_put_io(io);
-			if (op == VIRTIO_TMEM_OP_PUT)
+			if (op == VIRTIO_TMEM_OP_PUT) {
 				tmem_swap_abandon(swap, slot);
-			tmem_swap_schedule_flush(swap);
+				tmem_swap_schedule_flush(swap);
+			}
 			return;
 		}
 		batch->io = io;

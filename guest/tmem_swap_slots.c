@@ -299,8 +299,7 @@ static bool tmem_swap_wait_flush(struct tmem_swap *swap,
 	spin_lock_irqsave(&swap->lock, flags);
 	/* Still absent: writes of them wait for this. */
 	for (slot = req->index; slot < req->index + rest; slot++)
-		if (!test_and_set_bit(slot, swap->pending))
-			atomic_long_inc(&swap->nr_pending);
+		tmem_swap_set_pending(swap, slot);
 	f->nr = 0;
 	spin_unlock_irqrestore(&swap->lock, flags);
 	wake_up_all(&swap->wait_flush);
