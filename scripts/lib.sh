@@ -2,27 +2,57 @@
 # What every set-up script shares.  Sourced by bash scripts:
 #   . "$(dirname "$0")/lib.sh"
 #
-# $TOP    the source tree          $CACHE  downloads and builds, outside it
+# $TOP    the source tree          $CACHE  downloads and builds
 # die     one line that says what is wrong and what mends it; exit 1
+# stray   the same for an option that there is not
 # step    run a long command: log to a file, a sign of life every 8 s
 # locked  run the rest of the script with a lock, so that two do not collide
+#
+# SCRIPT --help prints the comment at the script's head.
 set -euo pipefail
 
-TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-CACHE=${VIRTIO_TMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/virtio-tmem}
-LOGS=$CACHE/log
-export CCACHE_DIR=${CCACHE_DIR:-$CACHE/ccache}
-export LC_ALL=C.UTF-8
-mkdir -p "$LOGS" 2>/dev/null || {
-	echo "$0: cannot write to $CACHE: set VIRTIO_TMEM_CACHE to a folder that can be written" >&2
-	exit 1
-}
+case ${1:-} in
+-h | --help)
+	sed -n '3,/^[^#]/s/^# \?//p' "$0"
+	exit
+	;;
+esac
 
 say() { echo "==> $*" >&2; }
 die() {
 	echo "${0##*/}: $*" >&2
 	exit 1
 }
+stray() { die "unknown option '$1': see $0 --help"; }
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Absolute, and told to all that is started: they work in other folders.
+CACHE=$(realpath -ms "${VIRTIO_TMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/virtio-tmem}")
+export VIRTIO_TMEM_CACHE=$CACHE
+LOGS=$CACHE/log
+export CCACHE_DIR=${CCACHE_DIR:-$CACHE/ccache}
+export LC_ALL=C.UTF-8
+
+# A folder with this file is a cache of ours, which scripts/clean may remove.
+MARK=.virtio-tmem-cache
+
+# claim FOLDER: make it a cache.  Fails for one that holds anything else.
+claim() {
+	mkdir -p "$1" 2>/dev/null ||
+		die "cannot write to $1: set VIRTIO_TMEM_CACHE to a folder that can be written"
+	# In this order: another script may be marking it.
+	if [ -n "$(ls -A "$1")" ] && [ ! -e "$1/$MARK" ] && ! unmarked_cache "$1"; then
+		die "$1 holds something else: set VIRTIO_TMEM_CACHE to a new or an empty folder"
+	fi
+	{ [ -e "$1/$MARK" ] || : >"$1/$MARK"; } 2>/dev/null && mkdir -p "$1/log" 2>/dev/null ||
+		die "cannot write to $1: set VIRTIO_TMEM_CACHE to a folder that can be written"
+}
+# One that is older than the mark: logs, locks, and no source tree.
+unmarked_cache() {
+	[ -d "$1/log" ] && [ ! -e "$1/.git" ] && [ ! -e "$1/scripts/lib.sh" ] &&
+		compgen -G "$1/*.lock" >/dev/null
+}
+claim "$CACHE"
 
 # why LOG: the line that says why a command failed, if one does: the first of
 # apt's (E:), or meson's, a compiler's or our own.

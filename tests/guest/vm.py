@@ -33,8 +33,8 @@ class VMError(Exception):
 
 def cache():
     """The folder for what was downloaded, built and measured: $CACHE of scripts/lib.sh."""
-    return os.environ.get("VIRTIO_TMEM_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "virtio-tmem")
+    return os.path.abspath(os.environ.get("VIRTIO_TMEM_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "virtio-tmem"))
 
 
 def tool(name, *args):
