@@ -28,7 +28,7 @@ help:
 # A fresh machine has no python3 for what is written in it.
 demo:
 	@scripts/install-packages guest
-	@demo/demo $(if $(SEARCH),--search) $(ARGS)
+	@demo/demo $(if $(filter 1,$(SEARCH)),--search) $(ARGS)
 check:
 	@scripts/install-packages build
 	@tests/run
@@ -37,7 +37,7 @@ check-setup check-unit check-model check-conformance check-asan check-tsan check
 	@tests/run $(@:check-%=%)
 check-guest:
 	@scripts/install-packages guest
-	@tests/guest/run $(if $(KERNEL),--kernel $(KERNEL)) $(TESTS)
+	@tests/guest/run $(KERNEL:%=--kernel %) $(TESTS)
 check-mutants:
 	@scripts/install-packages build guest
 	@scripts/check-mutants $(MUTANTS)
@@ -60,7 +60,7 @@ bench-store:
 	@scripts/bench-store
 verify-claims:
 	@scripts/install-packages build
-	@scripts/verify-claims
+	@scripts/verify-claims $(ARGS)
 spec:
 	@scripts/build-spec
 qemu:

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What tests/qtest/test_* share: a QEMU with a monitor, and TAP."""
 import json
+import os
 import subprocess
 import sys
 
+if len(sys.argv) != 2 or not os.access(sys.argv[1], os.X_OK) or os.path.isdir(sys.argv[1]):
+    sys.exit(f"usage: {os.path.basename(sys.argv[0])} QEMU      a program, not {sys.argv[1:]}")
 QEMU = sys.argv[1]
 
 number = 0
