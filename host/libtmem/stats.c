@@ -50,11 +50,18 @@ static void tenant_stats_add(struct tmem_tenant *tenant,
 	stats->held_bytes += tenant_held(tenant);
 }
 
+/* Index grows without being noted each time. */
+static void stats_peak(struct tmem_stats *stats, struct tmem_store *store)
+{
+	stats->held_peak_bytes =
+		MAX(atomic_load(&store->held_peak), stats->held_bytes);
+}
+
 void tmem_tenant_stats(struct tmem_tenant *tenant, struct tmem_stats *stats)
 {
 	memset(stats, 0, sizeof(*stats));
 	tenant_stats_add(tenant, stats);
-	stats->held_peak_bytes = atomic_load(&tenant->store->held_peak);
+	stats_peak(stats, tenant->store);
 	stats->draining_pages = atomic_load(&tenant->store->draining_pages);
 }
 
@@ -68,9 +75,7 @@ void tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats)
 				 stats);
 	pthread_rwlock_unlock(&store->tenants_lock);
 	stats->held_bytes += sizeof(*store);
-	/* Index grows without being noted each time. */
-	stats->held_peak_bytes =
-		MAX(atomic_load(&store->held_peak), stats->held_bytes);
+	stats_peak(stats, store);
 	stats->draining_pages = atomic_load(&store->draining_pages);
 }
 
@@ -84,6 +89,7 @@ int tmem_pool_stats(struct tmem_tenant *tenant, uint32_t id,
 	memset(stats, 0, sizeof(*stats));
 	stats_add(stats, &pool->count, pool);
 	stats->held_bytes = stats->stored_bytes;
+	stats->held_peak_bytes = stats->held_bytes;
 	pool_put(pool);
 	return 0;
 }

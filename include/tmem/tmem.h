@@ -406,7 +406,8 @@ struct tmem_stats {
 	uint64_t same_filled_pages; /* among the pages above */
 	uint64_t raw_pages;	   /* stored as they are: incompressible */
 	uint64_t held_bytes;	   /* of the host, all in */
-	uint64_t held_peak_bytes;  /* the most it ever was */
+	/* The most it ever was: of the whole store; of a pool no peak is kept. */
+	uint64_t held_peak_bytes;
 	/* Of pools and objects that have ended, not freed yet. */
 	uint64_t draining_pages;
 	/* counters, in pages */
@@ -416,7 +417,7 @@ struct tmem_stats {
 	uint64_t puts_refused_headroom; /* host or cgroup nearly full */
 	uint64_t gets;
 	uint64_t misses;
-	uint64_t io_errors; /* stored bytes that failed their check */
+	uint64_t io_errors; /* stored bytes that do not decode */
 	uint64_t flushes;
 	uint64_t evictions;
 };

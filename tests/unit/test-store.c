@@ -158,6 +158,27 @@ static void flush_object_leaves_the_others(void **state)
 	fixture_close(&f);
 }
 
+/* A peak is no less than what is held, also of what has never grown. */
+static void peak_is_what_is_held_at_least(void **state)
+{
+	struct tmem_stats tenant, store, pool;
+	struct fixture f;
+
+	fixture_open(&f, 256 * MIB, 0);
+	pool_open(&f, 0, P);
+	for (uint64_t i = 0; i < 3; i++) {
+		tmem_tenant_stats(f.tenant, &tenant);
+		tmem_store_stats(f.store, &store);
+		tmem_pool_stats(f.tenant, 0, &pool);
+		assert_true(tenant.held_bytes > 0);
+		assert_true(tenant.held_peak_bytes >= tenant.held_bytes);
+		assert_true(store.held_peak_bytes >= store.held_bytes);
+		assert_true(pool.held_peak_bytes >= pool.held_bytes);
+		put(&f, 0, 1, i, i);
+	}
+	fixture_close(&f);
+}
+
 static void pools_end(void **state)
 {
 	struct tmem_pool_params other = { 0, 12 }, same = { P, 12 };
@@ -739,6 +760,7 @@ int main(void)
 		cmocka_unit_test(keys_are_apart),
 		cmocka_unit_test(flush_ranges),
 		cmocka_unit_test(flush_object_leaves_the_others),
+		cmocka_unit_test(peak_is_what_is_held_at_least),
 		cmocka_unit_test(pools_end),
 		cmocka_unit_test(reservation_holds),
 		cmocka_unit_test(best_effort_leaves_reservations_alone),
