@@ -5,15 +5,22 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/error-report.h"
 #include "qapi/error.h"
 #include "qapi/visitor.h"
 #include "block/aio.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "qemu/thread.h"
+#include "qemu/units.h"
 #include "qom/object_interfaces.h"
 #include "hw/boards.h"
 #include "system/tmem-store.h"
+
+/* More than any host has: such a size is a slip of the pen */
+#define TMEM_STORE_MAX_SIZE (256ull * TiB)
+/* The driver makes no smaller disk: a page for the header, and one for swap */
+#define TMEM_STORE_LEAST_DISK (2 << TMEM_PAGE_SHIFT_MIN)
 
 struct TmemStore {
     Object parent_obj;
@@ -65,11 +72,12 @@ static void tmem_store_notify(TmemStore *s)
     }
 }
 
-/* Do reservations of @reserved bytes for @users devices fit into @size? */
+/* Do the reservations of @users devices fit into @size and persistent-max? */
 static bool tmem_store_check_fit(TmemStore *s, uint64_t size,
-                                 uint64_t reserved, unsigned users,
-                                 Error **errp)
+                                 const struct tmem_limits *limits,
+                                 unsigned users, Error **errp)
 {
+    uint64_t reserved = limits->persistent_reserved;
     uint64_t each = tmem_reservation_cost(reserved);
     uint64_t need;
 
@@ -77,6 +85,15 @@ static bool tmem_store_check_fit(TmemStore *s, uint64_t size,
         error_setg(errp, "tmem-store '%s': %s=%" PRIu64 ": must be at most "
                    "%llu (192 GiB)", tmem_store_id(s),
                    TMEM_STORE_RESERVED_PROP, reserved, TMEM_MAX_RESERVED);
+        return false;
+    }
+    if (limits->persistent_max && limits->persistent_max < each) {
+        error_setg(errp, "tmem-store '%s': %s=%" PRIu64 " needs %s=%" PRIu64
+                   " or more, not %" PRIu64 "; at most %s=%" PRIu64 " fits",
+                   tmem_store_id(s), TMEM_STORE_RESERVED_PROP, reserved,
+                   TMEM_STORE_PERSISTENT_MAX_PROP, each,
+                   limits->persistent_max, TMEM_STORE_RESERVED_PROP,
+                   tmem_reservation_fit(limits->persistent_max));
         return false;
     }
     if (umul64_overflow(each, users, &need)) {
@@ -104,6 +121,27 @@ static bool tmem_store_check_size(TmemStore *s, uint64_t size, Error **errp)
                    TMEM_STORE_SIZE_PROP);
         return false;
     }
+    if (size > TMEM_STORE_MAX_SIZE) {
+        error_setg(errp, "tmem-store '%s': %s=%" PRIu64 ": must be at most "
+                   "%llu (256 TiB)", tmem_store_id(s), TMEM_STORE_SIZE_PROP,
+                   size, TMEM_STORE_MAX_SIZE);
+        return false;
+    }
+    return true;
+}
+
+/* With a headroom of all memory, every put would be refused. */
+static bool tmem_store_check_headroom(TmemStore *s, const char *name,
+                                      uint64_t headroom, Error **errp)
+{
+    uint64_t memory = qemu_get_host_physmem();
+
+    if (memory && headroom >= memory) {
+        error_setg(errp, "tmem-store '%s': %s=%" PRIu64 ": must be less than "
+                   "the host's memory, %" PRIu64, tmem_store_id(s), name,
+                   headroom, memory);
+        return false;
+    }
     return true;
 }
 
@@ -111,7 +149,11 @@ static void tmem_store_complete(UserCreatable *uc, Error **errp)
 {
     TmemStore *s = TMEM_STORE(uc);
 
-    if (!tmem_store_check_size(s, s->size, errp)) {
+    if (!tmem_store_check_size(s, s->size, errp) ||
+        !tmem_store_check_headroom(s, TMEM_STORE_CGROUP_HEADROOM_PROP,
+                                   s->cgroup_headroom, errp) ||
+        !tmem_store_check_headroom(s, TMEM_STORE_HOST_HEADROOM_PROP,
+                                   s->host_headroom, errp)) {
         return;
     }
     if (!s->has_reserved) {
@@ -120,13 +162,18 @@ static void tmem_store_complete(UserCreatable *uc, Error **errp)
             error_setg(errp, "tmem-store '%s': %s=%" PRIu64 " has no room for "
                        "a page: give at least %" PRIu64, tmem_store_id(s),
                        TMEM_STORE_SIZE_PROP, s->size,
-                       tmem_reservation_cost(1));
+                       tmem_reservation_cost(1 << TMEM_PAGE_SHIFT_MAX));
             return;
         }
     }
-    if (!tmem_store_check_fit(s, s->size, s->limits.persistent_reserved, 1,
-                              errp)) {
+    if (!tmem_store_check_fit(s, s->size, &s->limits, 1, errp)) {
         return;
+    }
+    if (s->limits.persistent_reserved < TMEM_STORE_LEAST_DISK) {
+        warn_report("tmem-store '%s': %s=%" PRIu64 ": guests will have no "
+                    "swap disk, which takes %u bytes", tmem_store_id(s),
+                    TMEM_STORE_RESERVED_PROP, s->limits.persistent_reserved,
+                    TMEM_STORE_LEAST_DISK);
     }
     s->complete = true;
 }
@@ -163,7 +210,7 @@ bool tmem_store_attach(TmemStore *s, TmemStoreUser *user, const char *name,
 {
     int ret;
 
-    if (!tmem_store_check_fit(s, s->size, s->limits.persistent_reserved,
+    if (!tmem_store_check_fit(s, s->size, &s->limits,
                               tmem_store_num_users(s) + 1, errp)) {
         return false;
     }
@@ -172,10 +219,8 @@ bool tmem_store_attach(TmemStore *s, TmemStoreUser *user, const char *name,
     }
     ret = tmem_tenant_open(s->store, name, &s->limits, &user->tenant);
     if (ret < 0) {
-        error_setg_errno(errp, -ret, "tmem-store '%s': no room for device "
-                         "'%s' with %s=%" PRIu64, tmem_store_id(s), name,
-                         TMEM_STORE_RESERVED_PROP,
-                         s->limits.persistent_reserved);
+        error_setg_errno(errp, -ret, "tmem-store '%s': cannot be opened for "
+                         "device '%s'", tmem_store_id(s), name);
         return false;
     }
     tmem_tenant_freeze(user->tenant, s->frozen);
@@ -283,7 +328,7 @@ static bool tmem_store_set_total(TmemStore *s, uint64_t size, Error **errp)
     int ret;
 
     if (!tmem_store_check_size(s, size, errp) ||
-        !tmem_store_check_fit(s, size, s->limits.persistent_reserved,
+        !tmem_store_check_fit(s, size, &s->limits,
                               MAX(tmem_store_num_users(s), 1), errp)) {
         return false;
     }
@@ -309,7 +354,7 @@ static bool tmem_store_set_limits(TmemStore *s,
     TmemStoreUser *user, *undo;
     int ret;
 
-    if (!tmem_store_check_fit(s, s->size, limits->persistent_reserved,
+    if (!tmem_store_check_fit(s, s->size, limits,
                               MAX(tmem_store_num_users(s), 1), errp)) {
         return false;
     }

@@ -292,11 +292,11 @@ static bool virtio_tmem_check_options(VirtIOTMEM *s, Error **errp)
                    s->name, VIRTIO_TMEM_NUM_BULK_PROP);
         return false;
     }
-    if ((uint64_t)s->num_fast + s->num_bulk > VIRTIO_QUEUE_MAX) {
+    if ((uint64_t)s->num_fast + s->num_bulk > VIRTIO_TMEM_MAX_QUEUES) {
         error_setg(errp, "virtio-tmem device '%s': %s=%u and %s=%u: must be "
                    "at most %u together", s->name, VIRTIO_TMEM_NUM_FAST_PROP,
                    s->num_fast, VIRTIO_TMEM_NUM_BULK_PROP, s->num_bulk,
-                   VIRTIO_QUEUE_MAX);
+                   VIRTIO_TMEM_MAX_QUEUES);
         return false;
     }
     if (s->iothread && !virtio_device_ioeventfd_enabled(vdev)) {
@@ -313,8 +313,17 @@ static bool virtio_tmem_check_options(VirtIOTMEM *s, Error **errp)
     return true;
 }
 
+/* Half of the guest's memory, in whole MiB so that it reads well. */
+static uint64_t virtio_tmem_default_reserved(void)
+{
+    uint64_t half = current_machine->ram_size / 2 & ~(MiB - 1);
+
+    return MIN(MAX(half, MiB), TMEM_MAX_RESERVED);
+}
+
 static bool virtio_tmem_make_store(VirtIOTMEM *s, Error **errp)
 {
+    ERRP_GUARD();
     Object *store;
     bool ok;
 
@@ -323,16 +332,14 @@ static bool virtio_tmem_make_store(VirtIOTMEM *s, Error **errp)
         return true;
     }
     store = object_new(TYPE_TMEM_STORE);
-    /* Half of the guest's memory, in whole MiB so that it reads well */
-    tmem_store_set_defaults(TMEM_STORE(store),
-                            MAX(current_machine->ram_size / 2 & ~(MiB - 1),
-                                MiB));
+    tmem_store_set_defaults(TMEM_STORE(store), virtio_tmem_default_reserved());
     object_property_add_child(OBJECT(s), "default-store", store);
     object_unref(store);
     ok = user_creatable_complete(USER_CREATABLE(store), errp) &&
          object_property_set_link(OBJECT(s), VIRTIO_TMEM_STORE_PROP, store,
                                   errp);
     if (!ok) {
+        error_prepend(errp, "virtio-tmem device '%s': ", s->name);
         object_unparent(store);
         return false;
     }

@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include <sys/resource.h>
 #include "qemu/bswap.h"
 #include "qobject/qdict.h"
 #include "libqos/libqos-malloc.h"
@@ -278,6 +279,25 @@ bool needs_reset(Driver *d)
         g_usleep(10 * 1000);
     }
     return false;
+}
+
+void limit_files(Driver *d, unsigned int free)
+{
+    pid_t pid = qtest_pid(d->qts);
+    struct rlimit limit;
+
+    g_assert_cmpint(prlimit(pid, RLIMIT_NOFILE, NULL, &limit), ==, 0);
+    limit.rlim_cur = 0;
+    for (;;) {
+        g_autofree char *path = g_strdup_printf("/proc/%d/fd/%d", (int)pid,
+                                                (int)limit.rlim_cur);
+
+        if (!g_file_test(path, G_FILE_TEST_IS_SYMLINK) && !free--) {
+            break;
+        }
+        limit.rlim_cur++;
+    }
+    g_assert_cmpint(prlimit(pid, RLIMIT_NOFILE, &limit, NULL), ==, 0);
 }
 
 /* QEMU's stderr goes to a file, which the test reads. */

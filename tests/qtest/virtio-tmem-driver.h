@@ -102,6 +102,9 @@ uint64_t stat_of(Driver *d, const char *member);
 /* The device says so within two seconds? */
 bool needs_reset(Driver *d);
 
+/* Leaves QEMU @free file descriptors more than it has open. */
+void limit_files(Driver *d, unsigned int free);
+
 /* .before: QEMU's stderr goes to a file, which log_lines() counts. */
 void *with_log(GString *cmd_line, void *arg);
 void log_started(void);

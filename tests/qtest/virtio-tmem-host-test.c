@@ -754,26 +754,6 @@ static void test_queue_reset(void *obj, void *data, QGuestAllocator *alloc)
 
 /* ------------------------------------------------------ what runs out */
 
-/* Leaves QEMU @free file descriptors more than it has open. */
-static void limit_files(Driver *d, unsigned int free)
-{
-    pid_t pid = qtest_pid(d->qts);
-    struct rlimit limit;
-
-    g_assert_cmpint(prlimit(pid, RLIMIT_NOFILE, NULL, &limit), ==, 0);
-    limit.rlim_cur = 0;
-    for (;;) {
-        g_autofree char *path = g_strdup_printf("/proc/%d/fd/%d", (int)pid,
-                                                (int)limit.rlim_cur);
-
-        if (!g_file_test(path, G_FILE_TEST_IS_SYMLINK) && !free--) {
-            break;
-        }
-        limit.rlim_cur++;
-    }
-    g_assert_cmpint(prlimit(pid, RLIMIT_NOFILE, &limit, NULL), ==, 0);
-}
-
 /*
  * Without file descriptors for its IOThread, whichever of them is missing, the
  * device serves all queues itself; later it has its IOThread again.

@@ -27,6 +27,8 @@ OBJECT_DECLARE_SIMPLE_TYPE(VirtIOTMEM, VIRTIO_TMEM)
 /* As many queues as there are vCPUs, VIRTIO_TMEM_MAX_AUTO_QUEUES at most */
 #define VIRTIO_TMEM_AUTO_QUEUES     UINT32_MAX
 #define VIRTIO_TMEM_MAX_AUTO_QUEUES 16
+/* Linux' driver takes no device that has more */
+#define VIRTIO_TMEM_MAX_QUEUES      64
 
 typedef struct VirtioTmemSystemReset VirtioTmemSystemReset;
 
