@@ -165,15 +165,17 @@ bool tmem_is_ending(struct tmem_device *dev);
  * @lost:	the device's contents are lost or not this guest's: make pools
  *		anew.  Requests with data fail until this returns 0; after a
  *		negative errno it is called again, later.
+ * @limits:	what the device promises may have changed
  * @remove:	the device is going; every request has failed, and will.
  *		Requests must be destroyed when this returns.
  *
- * All three may sleep, and are called one at a time.
+ * All of them may sleep, and are called one at a time.
  */
 struct tmem_client {
 	const char *name;
 	int (*add)(struct tmem_device *dev);
 	int (*lost)(struct tmem_device *dev);
+	void (*limits)(struct tmem_device *dev);
 	void (*remove)(struct tmem_device *dev);
 };
 
@@ -183,8 +185,8 @@ int tmem_register_client(struct tmem_client *client);
 void tmem_unregister_client(struct tmem_client *client);
 
 /*
- * What client @client keeps for @dev.  Set it in @add: @remove and @lost are
- * called only for devices where it is not NULL.
+ * What client @client keeps for @dev.  Set it in @add: the others are called
+ * only for devices where it is not NULL.
  */
 void tmem_set_drvdata(struct tmem_device *dev, struct tmem_client *client,
 		      void *data);

@@ -114,6 +114,7 @@ struct tmem_swap_flush {
  * @index:	N of /dev/tmemN
  * @sync:	no plugging
  * @pool:	on the device
+ * @promised:	slots that the device promised when it was last asked
  * @nr_slots:	size of the disk
  * @present:	a bit per slot: the device accepted it
  * @pending:	a bit per slot: to be flushed
@@ -155,6 +156,7 @@ struct tmem_swap {
 	unsigned int index;
 	bool sync;
 	u32 pool;
+	u64 promised;
 	unsigned long nr_slots;
 	unsigned long *present;
 	unsigned long *pending;

@@ -295,6 +295,7 @@ static struct tmem_swap *tmem_swap_alloc(struct tmem_device *dev,
 		return NULL;
 	swap->dev = dev;
 	swap->sync = sync;
+	swap->promised = tmem_persistent_reserved(dev) >> PAGE_SHIFT;
 	swap->nr_slots = nr_slots;
 	spin_lock_init(&swap->lock);
 	INIT_LIST_HEAD(&swap->free);
@@ -491,10 +492,26 @@ static int tmem_swap_lost(struct tmem_device *dev)
 	return tmem_pool_renew(dev, swap->pool);
 }
 
+/* The disk stays as large as it was: what the host may refuse is told. */
+static void tmem_swap_limits(struct tmem_device *dev)
+{
+	struct tmem_swap *swap = tmem_get_drvdata(dev, &tmem_swap_client);
+	u64 promised = tmem_persistent_reserved(dev) >> PAGE_SHIFT;
+
+	if (promised < swap->promised && promised < swap->nr_slots)
+		dev_warn_ratelimited(tmem_parent(dev),
+				     "tmem%u: the host promises %llu MiB now, less than the disk's %lu: it may refuse writes\n",
+				     swap->index,
+				     promised >> (20 - PAGE_SHIFT),
+				     swap->nr_slots >> (20 - PAGE_SHIFT));
+	swap->promised = promised;
+}
+
 static struct tmem_client tmem_swap_client = {
 	.name = "tmem_swap",
 	.add = tmem_swap_add,
 	.lost = tmem_swap_lost,
+	.limits = tmem_swap_limits,
 	.remove = tmem_swap_remove,
 };
 

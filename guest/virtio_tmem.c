@@ -60,7 +60,7 @@
 #define TMEM_MAX_SEGS		128u
 /* Who waits longer on the CPU only keeps others from it. */
 #define TMEM_MAX_SPIN_US	1000
-/* Most queues that are used; more gain nothing. */
+/* Most queues that a device may have, fast and bulk: more gain nothing. */
 #define TMEM_MAX_QUEUES		64
 
 static unsigned int spin_us = 10;
@@ -945,6 +945,15 @@ static int tmem_renew(struct tmem_device *dev, u32 generation)
 	return 0;
 }
 
+static void tmem_tell_limits(struct tmem_device *dev)
+{
+	int i;
+
+	for (i = 0; i < TMEM_MAX_CLIENTS; i++)
+		if (tmem_clients[i] && dev->drvdata[i])
+			tmem_clients[i]->limits(dev);
+}
+
 /* Until it works: until then requests with data fail. */
 static void tmem_config_work(struct work_struct *work)
 {
@@ -975,6 +984,8 @@ static void tmem_config_work(struct work_struct *work)
 				   TMEM_RENEW_RETRY);
 	}
 	dev->retrying = rc;
+	if (!dev->broken && !dev->suspended)
+		tmem_tell_limits(dev);
 	mutex_unlock(&tmem_devices_lock);
 }
 
@@ -1092,8 +1103,14 @@ static int tmem_read_limits(struct tmem_device *dev)
 	virtio_cread_le(vdev, struct virtio_tmem_config, max_segs, &max_segs);
 	virtio_cread_le(vdev, struct virtio_tmem_config, page_sizes,
 			&page_sizes);
-	if (!nr_bulk || nr_fast + nr_bulk > TMEM_MAX_QUEUES || !max_pages ||
-	    !max_pools || max_segs <= TMEM_EXTRA_SEGS) {
+	if (nr_fast + nr_bulk > TMEM_MAX_QUEUES) {
+		dev_err(&vdev->dev,
+			"the device has %u fast and %u bulk queues: at most %u can be used\n",
+			nr_fast, nr_bulk, TMEM_MAX_QUEUES);
+		return -EINVAL;
+	}
+	if (!nr_bulk || !max_pages || !max_pools ||
+	    max_segs <= TMEM_EXTRA_SEGS) {
 		dev_err(&vdev->dev,
 			"unusable limits: num_fast %u num_bulk %u max_pools %u max_pages %u max_segs %u\n",
 			nr_fast, nr_bulk, max_pools, max_pages, max_segs);

@@ -313,9 +313,19 @@ def test_frozen_store(kernel):
 
 @on("6.1")
 def test_limits_change(kernel):
-    """The limit falls below what is held: puts are refused, nothing is lost."""
+    """The limit falls below what is held: puts are refused, nothing is lost.  A promise
+    that falls below the disk is told, once for each time that it falls."""
     with guest(kernel, mem=192, reserved=16, size=200,
                append="tmem_swap.disksize_mb=256 tmem_swap.force=1") as vm:
+        for reserved in (12, 8, 16):
+            vm.qmp("qom-set", path="/objects/store0", property="reserved", value=reserved << 20)
+            vm.wait_for("the new promise", lambda: vm.read(
+                "/sys/bus/virtio/drivers/virtio_tmem/virtio*/persistent_reserved"
+                ) == str(reserved << 20), 20)
+            if reserved < 16:
+                line = f"promises {reserved} MiB now, less than the disk's 256"
+                vm.wait_for(line, lambda: line in vm.run("dmesg"), 20)
+        equal(vm.run("dmesg").count("less than the disk"), 2, "lines")
         vm.run("swapon /dev/tmem0")
         number = vm.begin("workset -m 170 -r 2")
         vm.wait_for("swapping", lambda: vm.stats()["device"]["puts"] > 3000, 120)
