@@ -82,6 +82,8 @@ def test_configuration(kernel):
             equal(requests(), before, f"requests to a device with {rule}")
             log = vm.run("dmesg")
             assert "unusable limits" in log or "has no pools" in log, log
+        assert not load(vm, "config.num_bulk 65"), "a device with more queues than can be used is used"
+        assert "at most 64 can be used" in vm.run("dmesg"), vm.run("dmesg")
         assert load(vm, "config.codecs 0xffffffff", "config.page_sizes 0xffffffff",
                     "config.pressure 77"), "not used for what the driver does not know"
         assert write(vm, "new"), "no write to it"
