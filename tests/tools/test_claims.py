@@ -61,7 +61,7 @@ class Claims(unittest.TestCase):
 
     def test_within_the_limit_is_ok(self):
         out = self.judge({"a": {"b": 1.25}})
-        self.assertRegex(out, r"^OK +a-claim +1\.25  at most 1\.50 \(issue 2; make a\)\n$")
+        self.assertRegex(out, r"^OK +a-claim +1\.25  at most 1\.50 \(make a\)\n$")
 
     def test_at_the_limit_is_ok(self):
         self.assertRegex(self.judge({"a": {"b": 1.5}}), "^OK ")
@@ -70,6 +70,11 @@ class Claims(unittest.TestCase):
     def test_beyond_the_limit_is_a_miss_and_no_failure(self):
         self.assertRegex(self.judge({"a": {"b": 1.501}}), "^MISS ")
         self.assertRegex(self.judge({"a": {"b": 1.4}}, direction="at least"), "^MISS ")
+
+    def test_an_aim_is_reached_or_not(self):
+        self.assertRegex(self.judge({"a": {"b": 1.25}}, source="design"),
+                         r"^REACHED +a-claim +1\.25  at most 1\.50 \(aim; make a\)\n$")
+        self.assertRegex(self.judge({"a": {"b": 1.6}}, source="design"), "^NOT REACHED ")
 
     def test_missing_file_is_not_measured(self):
         self.assertRegex(self.judge(None), "^NOT MEASURED +a-claim +- ")
