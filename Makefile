@@ -3,18 +3,20 @@
 # "make" alone says what there is.
 
 help:
-	@echo "make demo           three guests share host memory: zram against virtio-tmem"
+	@echo "make demo           three guests share host memory: zram against virtio-tmem; SEARCH=1"
 	@echo "make check          all tests; installs what it needs"
 	@echo "make check-unit     libtmem and the server alone (check-asan, check-tsan, check-model)"
+	@echo "make check-setup    what the scripts say when they cannot go on"
 	@echo "make check-conformance  the specification's test vectors and its account"
 	@echo "make check-qtest    the QEMU device without a guest"
-	@echo "make check-guest    guests that swap, on three kernels (KERNEL=6.1 for one)"
+	@echo "make check-modules  the driver compiles without a warning, as checkpatch wants it"
+	@echo "make check-guest    guests that swap, on three kernels; KERNEL=6.1 for one, TESTS=swap"
 	@echo "make check-mutants  each known bug, brought back, must fail a test"
 	@echo "make coverage       lines that tests execute, of the server and the QEMU device"
-	@echo "make fuzz           SECONDS=60: each fuzz target for that long"
-	@echo "make fuzz-long      HOURS=n: all of them together for that long"
+	@echo "make fuzz           each fuzz target for a while: SECONDS=60 must be given"
+	@echo "make fuzz-long      all of them together for hours: HOURS=8 must be given"
 	@echo "make check-fresh    both README commands in a Debian that has git and make only"
-	@echo "make soak           ISSUE=2 HOURS=n: the same tests for hours"
+	@echo "make soak           the guest and model tests for hours: ISSUE=2 HOURS=8 must be given"
 	@echo "make bench-swap     swap on virtio-tmem, virtio-blk in RAM, zram: one guest, one run"
 	@echo "make check-tools    the benchmarks run; claims are judged as they should be"
 	@echo "make bench-store    libtmem against bare LZ4: 2 minutes, a table and JSON"
@@ -23,7 +25,7 @@ help:
 	@echo "make qemu           QEMU with the device; prints where the binary is"
 	@echo "make modules        the guest driver for Debian's 5.10, 6.1 and 6.12"
 	@echo "make dkms           the guest driver's sources as a tarball for dkms"
-	@echo "make clean          remove what was downloaded and built (scripts/lib.sh: CACHE)"
+	@echo "make clean          remove what was downloaded and built: ~/.cache/virtio-tmem"
 
 # A fresh machine has no python3 for what is written in it.
 demo:

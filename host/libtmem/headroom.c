@@ -2,10 +2,11 @@
 /*
  * How much more the store may take from the host before somebody is killed
  *
- * The store grows page by page, and asking the kernel costs some 30 us, so a
- * look grants an allowance: a quarter of the room that it found, 16 MiB at
- * most, for a tenth of a second: others take memory, too.  Near the end looks are frequent and grants small; without room there
- * is one look a millisecond and every put in between is refused.
+ * The store grows page by page, and asking the kernel each time would cost
+ * more than the page, so a look grants an allowance: a quarter of the room that
+ * it found, 16 MiB at most, for a tenth of a second: others take memory, too.
+ * Near the end looks are frequent and grants small; without room there is one
+ * look a millisecond and every put in between is refused.
  */
 #include <stdio.h>
 #include <stdlib.h>
