@@ -33,7 +33,8 @@ LOGS=$CACHE/log
 export CCACHE_DIR=${CCACHE_DIR:-$CACHE/ccache}
 export LC_ALL=C.UTF-8
 
-# A folder with this file is a cache of ours, which scripts/clean may remove.
+# A folder with this file is ours: a cache, which scripts/clean may remove, or one
+# that we build in (scratch).
 MARK=.virtio-tmem-cache
 
 # claim FOLDER: make it a cache.  Fails for one that holds anything else.
@@ -92,6 +93,18 @@ locked() {
 		say "waiting for another run that holds $CACHE/$1.lock"
 		flock "$LOCK_FD"
 	}
+}
+
+# scratch OPTION FOLDER: FOLDER may be emptied: it is in the cache, was new, or was
+# empty when we had it first
+scratch() {
+	case $2 in
+	"$CACHE"/*) return ;;
+	esac
+	[ -e "$2/$MARK" ] || [ -z "$(ls -A "$2" 2>/dev/null)" ] ||
+		die "$1 $2: it holds something else: name a new or an empty folder"
+	mkdir -p "$2" 2>/dev/null && : >"$2/$MARK" ||
+		die "$1 $2: cannot write to it: name a folder that can be written"
 }
 
 # need_space MIB WHAT
