@@ -323,7 +323,6 @@ static uint64_t virtio_tmem_default_reserved(void)
 
 static bool virtio_tmem_make_store(VirtIOTMEM *s, Error **errp)
 {
-    ERRP_GUARD();
     Object *store;
     bool ok;
 
@@ -339,7 +338,6 @@ static bool virtio_tmem_make_store(VirtIOTMEM *s, Error **errp)
          object_property_set_link(OBJECT(s), VIRTIO_TMEM_STORE_PROP, store,
                                   errp);
     if (!ok) {
-        error_prepend(errp, "virtio-tmem device '%s': ", s->name);
         object_unparent(store);
         return false;
     }
