@@ -376,6 +376,14 @@ static void *with_replug(GString *cmd_line, void *arg)
     return with_store(cmd_line, arg);
 }
 
+/* The strictest sandbox: all that the device and the store need is allowed. */
+static void *with_sandbox(GString *cmd_line, void *arg)
+{
+    g_string_append(cmd_line, " -sandbox on,obsolete=deny,"
+                    "elevateprivileges=deny,spawn=deny,resourcecontrol=deny ");
+    return with_replug(cmd_line, arg);
+}
+
 /*
  * A device is unplugged with its pages, and one of the same name takes its
  * place at once, though the store has room for one reservation; what the first
@@ -824,6 +832,8 @@ static void register_virtio_tmem_host_test(void)
     qos_add_test("hotplug", "virtio-tmem-pci", test_hotplug, &opts);
     store.before = with_replug;
     qos_add_test("replug", "virtio-tmem", test_replug, &store);
+    store.before = with_sandbox;
+    qos_add_test("sandbox", "virtio-tmem", test_replug, &store);
     qos_add_test("no-files", "virtio-tmem", test_no_files, &log);
 }
 
