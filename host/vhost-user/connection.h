@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A connection: what the VMM has told us since it connected
+ *
+ * libvhost-user keeps that (struct VuDev) and does the rings.  It was written
+ * for VMMs that behave; what others may send is sorted out before it gets to
+ * see it: message.c.  Everything here is the VM's thread's.
+ */
+#ifndef VHOST_USER_TMEM_CONNECTION_H
+#define VHOST_USER_TMEM_CONNECTION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "guard.h"
+#include "libvhost-user.h"
+#include "tmem-server.h"
+#include "vm.h"
+
+#define MAX_RINGS 64
+
+/* A virtqueue. */
+struct ring {
+	struct connection *connection;
+	VuVirtq *vq;
+	struct tmem_server_queue *server;
+	unsigned int index;
+	/* Where the VMM says it is; used while all of it is in its memory. */
+	struct vhost_vring_addr addr;
+	bool has_addr;
+	bool quiet;   /* we turned its notifications off */
+	bool watched; /* kick_fd is polled */
+};
+
+struct connection {
+	VuDev dev;
+	struct vm *vm;
+	int fd;
+	struct ring ring[MAX_RINGS];
+	unsigned int num_rings;
+
+	/* Over: at the end of its file, by an error, or by request. */
+	bool ended;
+	/* A request is being served: what goes wrong is the guest's doing. */
+	bool serving;
+	/* Device needs a reset: said once, until the rings are stopped. */
+	bool broken;
+	struct guard guard; /* the VMM's memory, as far as it is mapped */
+
+	uint64_t
+		step_at; /* ns; when to do the store's work; 0: there is none */
+	uint64_t config_at; /* ns; the driver is not told more before */
+	bool config_pending;
+	bool turned_away; /* somebody was; said once */
+	uint64_t poll_ns; /* how long to poll before the next sleep */
+};
+
+/* @fd: is closed.  NULL: out of memory, said. */
+struct connection *connection_open(struct vm *vm, int fd);
+/* Until it ends, or the process does. */
+void connection_run(struct connection *connection);
+void connection_close(struct connection *connection);
+
+/* The VMM broke the protocol: one line, and the connection ends. */
+void connection_fail(struct connection *connection, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* message.c ------------------------------------------------------------- */
+
+/* What libvhost-user asks: see VuDev.read_msg and VuDevIface.process_msg. */
+bool message_read(VuDev *dev, int fd, VhostUserMsg *message);
+int message_process(VuDev *dev, VhostUserMsg *message, int *reply);
+/* After a message: the VMM's memory may be another. */
+void message_done(struct connection *connection);
+/* Tell the driver to read the configuration.  False: later. */
+bool message_config_changed(struct connection *connection);
+
+/* ring.c ---------------------------------------------------------------- */
+
+void ring_started(VuDev *dev, int index, bool started);
+void ring_kicked(VuDev *dev, int index);
+/* All of @ring lies in memory that is mapped, and is aligned? */
+bool ring_is_mapped(const struct ring *ring);
+/* Serve up to a batch of each ring's requests.  False: there were none. */
+bool rings_serve(struct connection *connection);
+/* Ask for notifications.  False: there are requests already. */
+bool rings_sleep(struct connection *connection);
+bool rings_pending(struct connection *connection);
+
+#endif /* VHOST_USER_TMEM_CONNECTION_H */

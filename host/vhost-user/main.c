@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * vhost-user-tmem: a virtio-tmem device in a process of its own
+ *
+ * One process serves one VM (with --shared, several): if it falls, or is
+ *flooded, or has a hole, one VM is hurt.  docs/vhost-user.md has the picture.
+ *
+ *	options.c	the command line
+ *	socket.c	sockets
+ *	vm.c		a VM: its thread, its pages between connections
+ *	connection.c	a connection: the loop
+ *	message.c	what the VMM may say
+ *	ring.c		what the guest may ask
+ *	guard.c		guest memory that goes away
+ *	sandbox.c	what the process may do
+ *	stats.c		what it tells
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "guard.h"
+#include "options.h"
+#include "report.h"
+#include "sandbox.h"
+#include "socket.h"
+#include "stats.h"
+#include "vm.h"
+
+static struct options options;
+static struct vm vms[MAX_VMS];
+
+static struct tmem_store *open_store(void)
+{
+	const struct tmem_store_config config = {
+		.size = sizeof(config),
+		.flags = options.lock ? TMEM_STORE_LOCK : 0,
+		.max_bytes = options.size,
+		.cgroup_headroom = options.cgroup_headroom,
+		.host_headroom = options.host_headroom,
+	};
+	struct tmem_store *store;
+	int error = tmem_store_create(&config, &store);
+
+	if (error)
+		fatal("cannot make a store of %llu bytes: %s",
+		      (unsigned long long)options.size, strerror(-error));
+	return store;
+}
+
+/* SIGTERM and SIGINT end the process; SIGPIPE is an error of write(2). */
+static int catch_signals(void)
+{
+	sigset_t set;
+	int fd;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	fd = signalfd(-1, &set, SFD_CLOEXEC);
+	if (fd < 0)
+		fatal("signalfd: %s", strerror(errno));
+	return fd;
+}
+
+/* Until a signal, or until nobody can connect any more. */
+static void wait_for_end(int signal_fd, int stats_fd, int ended_fd)
+{
+	struct pollfd fds[3] = {
+		{ .fd = signal_fd, .events = POLLIN },
+		{ .fd = ended_fd, .events = POLLIN },
+		{ .fd = stats_fd, .events = POLLIN },
+	};
+	unsigned int num = options.num_sockets ? options.num_sockets : 1;
+
+	for (;;) {
+		if (poll(fds, 3, -1) < 0 && errno != EINTR)
+			fatal("poll: %s", strerror(errno));
+		if (fds[0].revents || fds[1].revents)
+			return;
+		if (fds[2].revents)
+			stats_send(stats_fd, vms, num);
+	}
+}
+
+struct thread_args {
+	struct vm *vm;
+	int ended_fd;
+};
+
+static void *run(void *opaque)
+{
+	struct thread_args *args = opaque;
+
+	vm_thread(args->vm);
+	eventfd_write(args->ended_fd, 1);
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	struct thread_args args[MAX_VMS];
+	struct tmem_store *store;
+	unsigned int num;
+	int signal_fd, stop_fd, ended_fd, stats_fd = -1;
+
+	options_read(&options, argc, argv);
+	num = options.num_sockets ? options.num_sockets : 1;
+	signal_fd = catch_signals();
+	stop_fd = eventfd(0, EFD_CLOEXEC);
+	ended_fd = eventfd(0, EFD_CLOEXEC);
+	guard_install();
+	store = open_store();
+	for (unsigned int i = 0; i < num; i++)
+		vm_open(&vms[i], &options, store,
+			options.num_sockets ? options.socket_path[i] : NULL,
+			options.fd, stop_fd);
+	if (options.stats_path)
+		stats_fd = socket_listen("--stats-path", options.stats_path,
+					 options.socket_group);
+	sandbox_enter(options.sandbox);
+	for (unsigned int i = 0; i < num; i++) {
+		args[i] = (struct thread_args){ &vms[i], ended_fd };
+		if (pthread_create(&vms[i].thread, NULL, run, &args[i]))
+			fatal("cannot make a thread for %s", vms[i].name);
+	}
+	wait_for_end(signal_fd, stats_fd, ended_fd);
+	eventfd_write(stop_fd, 1);
+	for (unsigned int i = 0; i < num; i++)
+		pthread_join(vms[i].thread, NULL);
+	for (unsigned int i = 0; i < num; i++)
+		vm_close(&vms[i]);
+	if (options.stats_path)
+		unlink(options.stats_path);
+	tmem_store_destroy(store);
+	return 0;
+}
