@@ -125,7 +125,7 @@ struct tmem_swap_flush {
  * @nr_pending:	bits in @pending, about
  * @flush_failed: the device did not do all of the last flush
  * @closed_for:	jiffies that writes are refused without asking a full device;
- *		0: the last write was accepted.  See tmem_swap_closed()
+ *		0: the last write was accepted.  See tmem_swap_closed_to_write()
  * @closed_until: when that ends
  * @header:	what block 0 reads as until it is written
  * @header_written: block 0 is as any other
@@ -211,7 +211,7 @@ bool tmem_swap_flushing(struct tmem_swap *swap, unsigned long first,
 void tmem_swap_schedule_flush(struct tmem_swap *swap);
 void tmem_swap_flush_work(struct work_struct *work);
 
-bool tmem_swap_closed(struct tmem_swap *swap);
+bool tmem_swap_closed_to_write(struct tmem_swap *swap);
 void tmem_swap_close(struct tmem_swap *swap);
 void tmem_swap_open_up(struct tmem_swap *swap);
 void tmem_swap_refuse(struct tmem_swap *swap, unsigned long slot,

@@ -9,6 +9,7 @@
 
 #include <linux/bitmap.h>
 #include <linux/sched/mm.h>
+#include <linux/swap.h>
 
 #include "tmem_swap.h"
 
@@ -22,6 +23,8 @@
 #define TMEM_SWAP_FLUSH_RETRY	HZ
 /* How long, at most, a device that is full is not asked again. */
 #define TMEM_SWAP_MAX_CLOSED	(HZ / 4)
+/* How long, at most, kswapd waits for its turn to ask. */
+#define TMEM_SWAP_MAX_KSWAPD_WAIT	HZ
 
 /* --- slots --- */
 
@@ -189,7 +192,7 @@ void tmem_swap_claim(struct tmem_swap *swap, unsigned long first,
  * device's promise is not refused here.  When the time is over one write asks,
  * and the others wait for what becomes of it: refused, they would all have been.
  */
-bool tmem_swap_closed(struct tmem_swap *swap)
+static bool tmem_swap_closed(struct tmem_swap *swap)
 {
 	unsigned long time = READ_ONCE(swap->closed_for);
 
@@ -202,6 +205,26 @@ bool tmem_swap_closed(struct tmem_swap *swap)
 		return true;
 	/* Two may ask at the same moment: it costs a request. */
 	WRITE_ONCE(swap->closed_until, jiffies + time);
+	return false;
+}
+
+/*
+ * As above, for a write; sleeps.  kswapd that reclaims nothing in 16 rounds
+ * leaves that to who allocates, and those who must not do I/O (a file system
+ * that reads, in particular) then wait for ever, even if the device has room
+ * again: nobody is left who swaps.  So kswapd does not meet refusals at the
+ * speed of the CPU.  It waits until it is its turn to ask.
+ */
+bool tmem_swap_closed_to_write(struct tmem_swap *swap)
+{
+	unsigned long end = jiffies + TMEM_SWAP_MAX_KSWAPD_WAIT;
+
+	while (tmem_swap_closed(swap)) {
+		if (!current_is_kswapd() || tmem_is_ending(swap->dev) ||
+		    READ_ONCE(swap->dead) || time_after(jiffies, end))
+			return true;
+		schedule_timeout_uninterruptible(1);
+	}
 	return false;
 }
 

@@ -312,6 +312,23 @@ def test_frozen_store(kernel):
         assert "soft lockup" not in vm.console()
 
 
+@on("5.10", "6.1", "6.12")
+def test_full_for_a_while(kernel):
+    """When a full device has room again, the guest swaps at once: kswapd has not given up."""
+    with guest(kernel, mem=192, reserved=16, size=200,
+               append="tmem_swap.disksize_mb=256 tmem_swap.force=1") as vm:
+        vm.run("swapon /dev/tmem0")
+        number = vm.begin("workset -m 170 -r 2")
+        vm.wait_for("swapping", lambda: vm.stats()["device"]["puts"] > 3000, 120)
+        vm.qmp("qom-set", path="/objects/store0", property="size", value=24 << 20)
+        time.sleep(20)
+        before = vm.stats()["device"]["puts"]
+        vm.qmp("qom-set", path="/objects/store0", property="size", value=200 << 20)
+        vm.wait_for("swapping again", lambda: vm.stats()["device"]["puts"] > before, 60)
+        status, out = vm.end(number, 600)
+        assert status == 0 and "wrong 0" in out, out
+
+
 @on("6.1")
 def test_limits_change(kernel):
     """The limit falls below what is held: puts are refused, nothing is lost.  A promise
