@@ -23,12 +23,11 @@
 #include "qemu/units.h"
 #include "hw/boards.h"
 #include "hw/qdev-properties.h"
-#include "hw/resettable.h"
 #include "hw/virtio/virtio-bus.h"
 #include "hw/virtio/virtio-tmem.h"
+#include "hw/virtio/virtio-tmem-reset.h"
 #include "migration/blocker.h"
 #include "standard-headers/linux/virtio_ids.h"
-#include "system/reset.h"
 #include "qom/object_interfaces.h"
 #include "system/runstate.h"
 #include "system/system.h"
@@ -41,20 +40,6 @@
 #define VIRTIO_TMEM_STEP_PAGES      256
 /* Least time between two configuration interrupts */
 #define VIRTIO_TMEM_CONFIG_MS       100
-
-#define TYPE_VIRTIO_TMEM_SYSTEM_RESET "virtio-tmem-system-reset"
-
-OBJECT_DECLARE_SIMPLE_TYPE(VirtioTmemSystemReset, VIRTIO_TMEM_SYSTEM_RESET)
-
-/*
- * System resets end all pools: the memory that the pages belonged to is gone.
- * Device resets do not, so they need an object of their own to be told apart.
- */
-struct VirtioTmemSystemReset {
-    Object parent;
-    ResettableState reset_state;
-    VirtIOTMEM *tmem;
-};
 
 /* ---------------------------------------------------------- housekeeping */
 
@@ -174,45 +159,15 @@ static void virtio_tmem_reset(VirtIODevice *vdev)
     qatomic_set(&s->broken, false);
 }
 
-OBJECT_DEFINE_SIMPLE_TYPE_WITH_INTERFACES(VirtioTmemSystemReset,
-                                          virtio_tmem_system_reset,
-                                          VIRTIO_TMEM_SYSTEM_RESET, OBJECT,
-                                          { TYPE_RESETTABLE_INTERFACE }, { })
-
-static void virtio_tmem_system_reset_init(Object *obj)
+/* By the machine: pools end.  The device was reset before. */
+static void virtio_tmem_system_reset(void *opaque)
 {
-}
+    VirtIOTMEM *s = opaque;
 
-static void virtio_tmem_system_reset_finalize(Object *obj)
-{
-}
-
-static ResettableState *virtio_tmem_system_reset_get_state(Object *obj)
-{
-    return &VIRTIO_TMEM_SYSTEM_RESET(obj)->reset_state;
-}
-
-/* After the hold phase, in which the device was reset: no request is left. */
-static void virtio_tmem_system_reset_exit(Object *obj, ResetType type)
-{
-    VirtIOTMEM *s = VIRTIO_TMEM_SYSTEM_RESET(obj)->tmem;
-
-    /* A wake-up is not a reset: the guest's memory is still there */
-    if (type == RESET_TYPE_WAKEUP) {
-        return;
-    }
     tmem_server_system_reset(s->server);
     trace_virtio_tmem_system_reset(s, tmem_server_generation(s->server));
     virtio_tmem_arm_step(s);
     qemu_bh_schedule(s->update_bh);
-}
-
-static void virtio_tmem_system_reset_class_init(ObjectClass *klass, void *data)
-{
-    ResettableClass *rc = RESETTABLE_CLASS(klass);
-
-    rc->get_state = virtio_tmem_system_reset_get_state;
-    rc->phases.exit = virtio_tmem_system_reset_exit;
 }
 
 /* ------------------------------------------------------ virtio callbacks */
@@ -464,7 +419,6 @@ static void virtio_tmem_device_realize(DeviceState *dev, Error **errp)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(dev);
     VirtIOTMEM *s = VIRTIO_TMEM(dev);
-    Object *reset;
 
     s->name = virtio_tmem_make_name(dev);
     s->user.changed = virtio_tmem_store_changed;
@@ -502,10 +456,8 @@ static void virtio_tmem_device_realize(DeviceState *dev, Error **errp)
     migration_add_notifier(&s->migration_notifier,
                            virtio_tmem_migration_event);
 
-    reset = object_new(TYPE_VIRTIO_TMEM_SYSTEM_RESET);
-    s->system_reset = VIRTIO_TMEM_SYSTEM_RESET(reset);
-    s->system_reset->tmem = s;
-    qemu_register_resettable(reset);
+    s->system_reset = virtio_tmem_register_system_reset(
+                          virtio_tmem_system_reset, s);
 }
 
 /* In the bulk context: after it, virtio_tmem_step() does not run. */
@@ -523,8 +475,7 @@ static void virtio_tmem_device_unrealize(DeviceState *dev)
     VirtIOTMEM *s = VIRTIO_TMEM(dev);
 
     assert(!s->ioeventfd_started);
-    qemu_unregister_resettable(OBJECT(s->system_reset));
-    object_unref(OBJECT(s->system_reset));
+    virtio_tmem_unregister_system_reset(s->system_reset);
     migration_remove_notifier(&s->migration_notifier);
     qemu_del_vm_change_state_handler(s->change);
 

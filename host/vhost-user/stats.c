@@ -85,6 +85,7 @@ static void print_vm(FILE *out, struct vm *vm)
 	print_string(out, vm->name);
 	fprintf(out, ", \"connected\": %s",
 		atomic_load(&vm->connected) ? "true" : "false");
+	print_member(out, "generation", tmem_server_generation(vm->server));
 	print_member(out, "connections",
 		     read_counter(&vm->counters.connections));
 	print_member(out, "requests", read_counter(&vm->counters.requests));

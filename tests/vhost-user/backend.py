@@ -59,14 +59,14 @@ def finish():
 class Backend:
     """A vhost-user-tmem with a socket of its own."""
 
-    def __init__(self, *options, sockets=1):
+    def __init__(self, *options, sockets=1, program=PROGRAM):
         self.folder = tempfile.TemporaryDirectory(prefix="vhost-user-tmem-")
         self.paths = [f"{self.folder.name}/{i}" for i in range(sockets)]
         self.stats_path = f"{self.folder.name}/stats"
         self.log = open(f"{self.folder.name}/log", "w+", encoding="utf-8")
         sandbox = [] if any(o.startswith("--sandbox") for o in options) else \
             [f"--sandbox={os.environ.get('TMEM_SANDBOX', 'on')}"]
-        self.command = [PROGRAM, *(f"--socket-path={path}" for path in self.paths),
+        self.command = [program, *(f"--socket-path={path}" for path in self.paths),
                         *(["--shared"] if sockets > 1 else []),
                         f"--stats-path={self.stats_path}", *sandbox, *options]
         self.start()
@@ -107,12 +107,19 @@ class Backend:
                 raise TimeoutError(f"never came true: {self.vm(i)}")
             time.sleep(0.01)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
     def kill(self):
+        """As a crash does it: its sockets are left behind."""
         self.process.kill()
         self.process.wait()
-        for path in [*self.paths, self.stats_path]:
-            if os.path.exists(path):
-                os.unlink(path)
+        os.unlink(self.stats_path)
 
     def stop(self):
         """Ends it as systemd does.  What is wrong with that, or None."""

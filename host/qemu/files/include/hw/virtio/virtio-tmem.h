@@ -30,8 +30,6 @@ OBJECT_DECLARE_SIMPLE_TYPE(VirtIOTMEM, VIRTIO_TMEM)
 /* Linux' driver takes no device that has more */
 #define VIRTIO_TMEM_MAX_QUEUES      64
 
-typedef struct VirtioTmemSystemReset VirtioTmemSystemReset;
-
 /*
  * A queue is served by one thread at a time: a bulk queue by the IOThread
  * while ioeventfd runs, everything else by whoever holds the BQL.
@@ -99,7 +97,7 @@ struct VirtIOTMEM {
     int64_t config_last_ms;
 
     VMChangeStateEntry *change;
-    VirtioTmemSystemReset *system_reset;
+    Object *system_reset;
 
     /* What travels */
     struct {

@@ -1,0 +1,74 @@
+/*
+ * Virtio transcendent memory devices: resets of the machine
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "hw/resettable.h"
+#include "hw/virtio/virtio-tmem-reset.h"
+#include "system/reset.h"
+
+OBJECT_DECLARE_SIMPLE_TYPE(VirtioTmemSystemReset, VIRTIO_TMEM_SYSTEM_RESET)
+
+struct VirtioTmemSystemReset {
+    Object parent;
+    ResettableState reset_state;
+    void (*reset)(void *opaque);
+    void *opaque;
+};
+
+OBJECT_DEFINE_SIMPLE_TYPE_WITH_INTERFACES(VirtioTmemSystemReset,
+                                          virtio_tmem_system_reset,
+                                          VIRTIO_TMEM_SYSTEM_RESET, OBJECT,
+                                          { TYPE_RESETTABLE_INTERFACE }, { })
+
+static void virtio_tmem_system_reset_init(Object *obj)
+{
+}
+
+static void virtio_tmem_system_reset_finalize(Object *obj)
+{
+}
+
+static ResettableState *virtio_tmem_system_reset_get_state(Object *obj)
+{
+    return &VIRTIO_TMEM_SYSTEM_RESET(obj)->reset_state;
+}
+
+/* After the hold phase, in which the device was reset: no request is left. */
+static void virtio_tmem_system_reset_exit(Object *obj, ResetType type)
+{
+    VirtioTmemSystemReset *r = VIRTIO_TMEM_SYSTEM_RESET(obj);
+
+    /* A wake-up is not a reset: the guest's memory is still there */
+    if (type != RESET_TYPE_WAKEUP) {
+        r->reset(r->opaque);
+    }
+}
+
+static void virtio_tmem_system_reset_class_init(ObjectClass *klass, void *data)
+{
+    ResettableClass *rc = RESETTABLE_CLASS(klass);
+
+    rc->get_state = virtio_tmem_system_reset_get_state;
+    rc->phases.exit = virtio_tmem_system_reset_exit;
+}
+
+Object *virtio_tmem_register_system_reset(void (*reset)(void *opaque),
+                                          void *opaque)
+{
+    Object *obj = object_new(TYPE_VIRTIO_TMEM_SYSTEM_RESET);
+    VirtioTmemSystemReset *r = VIRTIO_TMEM_SYSTEM_RESET(obj);
+
+    r->reset = reset;
+    r->opaque = opaque;
+    qemu_register_resettable(obj);
+    return obj;
+}
+
+void virtio_tmem_unregister_system_reset(Object *obj)
+{
+    qemu_unregister_resettable(obj);
+    object_unref(obj);
+}

@@ -1,0 +1,24 @@
+/*
+ * Virtio transcendent memory devices: resets of the machine
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef HW_VIRTIO_TMEM_RESET_H
+#define HW_VIRTIO_TMEM_RESET_H
+
+#include "qom/object.h"
+
+#define TYPE_VIRTIO_TMEM_SYSTEM_RESET "virtio-tmem-system-reset"
+
+/*
+ * System resets end all pools: the memory that the pages belonged to is gone.
+ * Device resets do not, so they need an object of their own to be told apart.
+ * @reset is called, with the BQL held, after each reset of the machine but a
+ * wake-up, until the object returned is unregistered.
+ */
+Object *virtio_tmem_register_system_reset(void (*reset)(void *opaque),
+                                          void *opaque);
+void virtio_tmem_unregister_system_reset(Object *obj);
+
+#endif /* HW_VIRTIO_TMEM_RESET_H */
