@@ -8,6 +8,7 @@ help:
 	@echo "make check-unit     libtmem and the server alone (check-asan, check-tsan, check-model)"
 	@echo "make check-setup    what the scripts say when they cannot go on"
 	@echo "make check-conformance  the specification's test vectors and its account"
+	@echo "make check-vhost-user  vhost-user-tmem, with VMMs and guests that misbehave"
 	@echo "make check-qtest    the QEMU device without a guest"
 	@echo "make check-modules  the driver compiles without a warning, as checkpatch wants it"
 	@echo "make check-guest    guests that swap, on three kernels; KERNEL=6.1 for one, TESTS=swap"
@@ -23,6 +24,7 @@ help:
 	@echo "make verify-claims  what was measured against docs/claims.toml"
 	@echo "make spec           the device specification as a PDF"
 	@echo "make qemu           QEMU with the device; prints where the binary is"
+	@echo "make vhost-user     the back end for other VMMs; prints where the program is"
 	@echo "make modules        the guest driver for Debian's 5.10, 6.1 and 6.12"
 	@echo "make dkms           the guest driver's sources as a tarball for dkms"
 	@echo "make clean          remove what was downloaded and built: ~/.cache/virtio-tmem"
@@ -34,7 +36,7 @@ demo:
 check:
 	@scripts/install-packages build
 	@tests/run
-check-setup check-unit check-model check-conformance check-asan check-tsan check-qtest check-modules check-tools:
+check-setup check-unit check-model check-conformance check-asan check-tsan check-vhost-user check-qtest check-modules check-tools:
 	@scripts/install-packages build
 	@tests/run $(@:check-%=%)
 check-guest:
@@ -65,6 +67,8 @@ verify-claims:
 	@scripts/verify-claims $(ARGS)
 spec:
 	@scripts/build-spec
+vhost-user:
+	@scripts/build-vhost-user
 qemu:
 	@scripts/build-qemu
 modules:
