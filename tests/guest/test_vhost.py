@@ -23,6 +23,8 @@ def shared(mem):
 
 
 def vhost_guest(kernel, back, mem=192, **kw):
+    """With one CPU: QEMU 10.0's TCG can abort (iotlb_to_section) where one vCPU runs while
+    another one's write moves the notifiers to the back end; seen once in ten boots with two."""
     return VM(kernel=kernel, mem=mem, tmem="vhost-user-tmem-pci,chardev=tmem,bus=port0",
               objects=shared(mem), args=["-machine", "memory-backend=ram", "-chardev",
                                          f"socket,id=tmem,path={back.path},reconnect-ms=200"], **kw)
@@ -34,7 +36,7 @@ def held(back):
 
 def test_pressure(kernel):
     """A verified working set that does not fit into the guest."""
-    with backend("--reserved=256M") as back, vhost_guest(kernel, back, smp=2) as vm:
+    with backend("--reserved=256M") as back, vhost_guest(kernel, back) as vm:
         vm.run("swapon /dev/tmem0")
         workset(vm, 200, "-r 2")
         stats = back.vm()
@@ -52,7 +54,7 @@ def test_pressure(kernel):
 @on("6.1")
 def test_stopped(kernel):
     """The back end stands still under load: the guest waits, and nothing is lost."""
-    with backend("--reserved=256M") as back, vhost_guest(kernel, back, smp=2) as vm:
+    with backend("--reserved=256M") as back, vhost_guest(kernel, back) as vm:
         vm.run("swapon /dev/tmem0")
         number = vm.begin("workset -m 200 -r 1")
         back.wait(lambda stats: stats["puts"] > 3000, seconds=120)
@@ -91,7 +93,7 @@ def test_killed(kernel):
 def test_killed_under_load(kernel):
     """The same with requests in flight, again and again: the guest lives, no byte is wrong."""
     rounds = 100 if lab.LONG else 8
-    with backend("--reserved=64M") as back, vhost_guest(kernel, back, smp=2) as vm:
+    with backend("--reserved=64M") as back, vhost_guest(kernel, back) as vm:
         number = vm.begin(
             f"i=0; end=$(($(date +%s) + {2 * rounds + 10})); "
             "while [ $(date +%s) -lt $end ]; do i=$((i + 1)); "
