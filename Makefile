@@ -78,6 +78,6 @@ dkms:
 clean:
 	@scripts/clean
 
-.PHONY: help demo check check-setup check-unit check-model check-conformance check-asan check-tsan \
+.PHONY: help demo check check-setup check-unit check-model check-conformance check-asan check-tsan check-vhost-user \
 	check-qtest check-modules check-tools check-guest check-mutants check-fresh coverage fuzz fuzz-long \
-	soak bench-swap bench-store verify-claims spec qemu modules dkms clean
+	soak bench-swap bench-store verify-claims spec qemu vhost-user modules dkms clean

@@ -19,7 +19,7 @@
 #include "hw/qdev-properties-system.h"
 #include "hw/virtio/vhost-user-tmem.h"
 #include "hw/virtio/virtio-bus.h"
-#include "hw/virtio/virtio-tmem-reset.h"
+#include "hw/virtio/virtio-tmem-common.h"
 #include "migration/blocker.h"
 #include "migration/vmstate.h"
 #include "standard-headers/linux/virtio_ids.h"
@@ -234,6 +234,18 @@ static void vhost_user_tmem_system_reset(void *opaque)
 
 /* --------------------------------------------------------------- connection */
 
+/*
+ * The newest blocker is the one that is told.  vhost adds one for each
+ * connection, which names no device, and takes it away at its end.
+ */
+static bool vhost_user_tmem_block_migration(VHostUserTMEM *s, Error **errp)
+{
+    migrate_del_blocker(&s->blocker);
+    error_setg(&s->blocker, "vhost-user-tmem device '%s': its pages are with "
+               "a back end and cannot be carried", s->name);
+    return migrate_add_blocker(&s->blocker, errp) == 0;
+}
+
 static void vhost_user_tmem_event(void *opaque, QEMUChrEvent event);
 
 static bool vhost_user_tmem_connect(VHostUserTMEM *s, Error **errp)
@@ -249,8 +261,6 @@ static bool vhost_user_tmem_connect(VHostUserTMEM *s, Error **errp)
     s->vhost_dev.backend_features = 0;
     s->vhost_dev.ring_error = vhost_user_tmem_ring_error;
     s->vhost_user.supports_config = true;
-    /* Instead of its own, which name no device */
-    s->vhost_dev.migration_blocker = error_copy(s->blocker);
     vhost_dev_set_config_notifier(&s->vhost_dev, &vhost_user_tmem_config_ops);
     if (vhost_dev_init(&s->vhost_dev, &s->vhost_user, VHOST_BACKEND_TYPE_USER,
                        0, errp) < 0) {
@@ -260,7 +270,8 @@ static bool vhost_user_tmem_connect(VHostUserTMEM *s, Error **errp)
     if (s->reset_pending) {
         vhost_user_tmem_tell_reset(s);
     }
-    if (!vhost_user_tmem_fetch_config(s, errp)) {
+    if (!vhost_user_tmem_block_migration(s, errp) ||
+        !vhost_user_tmem_fetch_config(s, errp)) {
         s->connected = false;
         vhost_dev_cleanup(&s->vhost_dev);
         return false;
@@ -312,20 +323,6 @@ static void vhost_user_tmem_event(void *opaque, QEMUChrEvent event)
 }
 
 /* ------------------------------------------------------------------ realize */
-
-/* The user's name for the device: its own, or that of its proxy. */
-static char *vhost_user_tmem_make_name(DeviceState *dev)
-{
-    BusState *bus = qdev_get_parent_bus(dev);
-
-    if (dev->id) {
-        return g_strdup(dev->id);
-    }
-    if (bus->parent && bus->parent->id) {
-        return g_strdup(bus->parent->id);
-    }
-    return object_get_canonical_path(OBJECT(dev));
-}
 
 /*
  * Guest memory that the back end cannot map is found out only when the driver
@@ -403,16 +400,12 @@ static void vhost_user_tmem_device_realize(DeviceState *dev, Error **errp)
     VirtIODevice *vdev = VIRTIO_DEVICE(dev);
     VHostUserTMEM *s = VHOST_USER_TMEM(dev);
 
-    s->name = vhost_user_tmem_make_name(dev);
-    error_setg(&s->blocker, "vhost-user-tmem device '%s': its pages are with "
-               "a back end and cannot be carried", s->name);
+    s->name = virtio_tmem_make_name(dev);
     if (!vhost_user_tmem_check_options(s, errp) ||
-        migrate_add_blocker(&s->blocker, errp) < 0) {
-        goto err_options;
-    }
-    if (!vhost_user_init(&s->vhost_user, &s->chardev, errp)) {
-        migrate_del_blocker(&s->blocker);
-        goto err_options;
+        !vhost_user_init(&s->vhost_user, &s->chardev, errp)) {
+        g_free(s->name);
+        s->name = NULL;
+        return;
     }
     virtio_init(vdev, VIRTIO_ID_TMEM, sizeof(s->config));
     vdev->use_guest_notifier_mask = false;
@@ -432,13 +425,6 @@ static void vhost_user_tmem_device_realize(DeviceState *dev, Error **errp)
                              NULL, dev, NULL, true);
     s->system_reset = virtio_tmem_register_system_reset(
                           vhost_user_tmem_system_reset, s);
-    return;
-
-err_options:
-    error_free(s->blocker);
-    s->blocker = NULL;
-    g_free(s->name);
-    s->name = NULL;
 }
 
 static void vhost_user_tmem_device_unrealize(DeviceState *dev)

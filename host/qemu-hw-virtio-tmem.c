@@ -25,7 +25,7 @@
 #include "hw/qdev-properties.h"
 #include "hw/virtio/virtio-bus.h"
 #include "hw/virtio/virtio-tmem.h"
-#include "hw/virtio/virtio-tmem-reset.h"
+#include "hw/virtio/virtio-tmem-common.h"
 #include "migration/blocker.h"
 #include "standard-headers/linux/virtio_ids.h"
 #include "qom/object_interfaces.h"
@@ -222,20 +222,6 @@ void virtio_tmem_default_queues(VirtIOTMEM *s)
     if (s->num_bulk == VIRTIO_TMEM_AUTO_QUEUES) {
         s->num_bulk = n;
     }
-}
-
-/* The user's name for the device: its own, or that of its proxy. */
-static char *virtio_tmem_make_name(DeviceState *dev)
-{
-    BusState *bus = qdev_get_parent_bus(dev);
-
-    if (dev->id) {
-        return g_strdup(dev->id);
-    }
-    if (bus->parent && bus->parent->id) {
-        return g_strdup(bus->parent->id);
-    }
-    return object_get_canonical_path(OBJECT(dev));
 }
 
 static bool virtio_tmem_check_options(VirtIOTMEM *s, Error **errp)

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -13,11 +15,10 @@
 #include <unistd.h>
 
 #include "connection.h"
-#include "report.h"
 
-/* How long after requests their leftovers are cleared away, how many at once.
- */
-#define STEP_NS	   10000000ull
+/* How long after requests their leftovers are cleared away. */
+#define STEP_NS 10000000ull
+/* Pages that are cleared away at a time. */
 #define STEP_PAGES 256
 /* Least time between two messages about the configuration. */
 #define CONFIG_NS 100000000ull
@@ -37,12 +38,6 @@ static uint64_t now_ns(void)
 }
 
 /* ---------------------------------------------------- for libvhost-user */
-
-static struct connection *connection_of(VuDev *dev)
-{
-	return (struct connection *)((char *)dev -
-				     offsetof(struct connection, dev));
-}
 
 void connection_fail(struct connection *c, const char *format, ...)
 {

@@ -10,6 +10,7 @@
 #define VHOST_USER_TMEM_CONNECTION_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "guard.h"
@@ -47,13 +48,18 @@ struct connection {
 	bool broken;
 	struct guard guard; /* the VMM's memory, as far as it is mapped */
 
-	uint64_t
-		step_at; /* ns; when to do the store's work; 0: there is none */
+	uint64_t step_at;   /* ns; when the store has work; 0: it has none */
 	uint64_t config_at; /* ns; the driver is not told more before */
 	bool config_pending;
 	bool turned_away; /* somebody was; said once */
 	uint64_t poll_ns; /* how long to poll before the next sleep */
 };
+
+static inline struct connection *connection_of(VuDev *dev)
+{
+	return (struct connection *)((char *)dev -
+				     offsetof(struct connection, dev));
+}
 
 /* @fd: is closed.  NULL: out of memory, said. */
 struct connection *connection_open(struct vm *vm, int fd);

@@ -19,7 +19,6 @@
 #include <linux/virtio_config.h>
 
 #include "connection.h"
-#include "report.h"
 
 #define MAX_FDS VHOST_MEMORY_BASELINE_NREGIONS
 /* No guest has more; sums of two addresses do not overflow. */
@@ -38,12 +37,6 @@
 #define RING_FEATURES                                                          \
 	(BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_RING_F_INDIRECT_DESC) |          \
 	 BIT(VIRTIO_RING_F_EVENT_IDX) | BIT(VHOST_USER_F_PROTOCOL_FEATURES))
-
-static struct connection *connection_of(VuDev *dev)
-{
-	return (struct connection *)((char *)dev -
-				     offsetof(struct connection, dev));
-}
 
 static void close_fds(VhostUserMsg *m)
 {

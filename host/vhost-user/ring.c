@@ -6,7 +6,6 @@
 #include <stdlib.h>
 
 #include "connection.h"
-#include "report.h"
 
 /*
  * Requests of a ring that are served before the next ring's turn, and before
@@ -33,9 +32,7 @@ static bool is_ready(struct ring *ring)
  */
 void ring_started(VuDev *dev, int index, bool started)
 {
-	struct connection *c =
-		(struct connection *)((char *)dev -
-				      offsetof(struct connection, dev));
+	struct connection *c = connection_of(dev);
 	VuVirtq *vq = c->ring[index].vq;
 	bool any = false;
 

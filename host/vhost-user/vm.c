@@ -3,14 +3,12 @@
  * One VM: its socket, its device, and the time between connections
  */
 #include <errno.h>
-#include <grp.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/random.h>
+#include <stdio.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 

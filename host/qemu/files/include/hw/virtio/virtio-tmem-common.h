@@ -1,13 +1,17 @@
 /*
- * Virtio transcendent memory devices: resets of the machine
+ * Virtio transcendent memory: what the device and its vhost-user kin share
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
-#ifndef HW_VIRTIO_TMEM_RESET_H
-#define HW_VIRTIO_TMEM_RESET_H
+#ifndef HW_VIRTIO_TMEM_COMMON_H
+#define HW_VIRTIO_TMEM_COMMON_H
 
+#include "hw/qdev-core.h"
 #include "qom/object.h"
+
+/* The user's name for the device: its own, or that of its proxy. */
+char *virtio_tmem_make_name(DeviceState *dev);
 
 #define TYPE_VIRTIO_TMEM_SYSTEM_RESET "virtio-tmem-system-reset"
 
@@ -21,4 +25,4 @@ Object *virtio_tmem_register_system_reset(void (*reset)(void *opaque),
                                           void *opaque);
 void virtio_tmem_unregister_system_reset(Object *obj);
 
-#endif /* HW_VIRTIO_TMEM_RESET_H */
+#endif /* HW_VIRTIO_TMEM_COMMON_H */

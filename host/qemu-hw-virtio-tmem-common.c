@@ -1,13 +1,27 @@
 /*
- * Virtio transcendent memory devices: resets of the machine
+ * Virtio transcendent memory: what the device and its vhost-user kin share
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
+#include "hw/qdev-core.h"
 #include "hw/resettable.h"
-#include "hw/virtio/virtio-tmem-reset.h"
+#include "hw/virtio/virtio-tmem-common.h"
 #include "system/reset.h"
+
+char *virtio_tmem_make_name(DeviceState *dev)
+{
+    BusState *bus = qdev_get_parent_bus(dev);
+
+    if (dev->id) {
+        return g_strdup(dev->id);
+    }
+    if (bus->parent && bus->parent->id) {
+        return g_strdup(bus->parent->id);
+    }
+    return object_get_canonical_path(OBJECT(dev));
+}
 
 OBJECT_DECLARE_SIMPLE_TYPE(VirtioTmemSystemReset, VIRTIO_TMEM_SYSTEM_RESET)
 
