@@ -1,51 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Guests whose pages are with vhost-user-tmem."""
-import os
+"""Guests in QEMU whose pages are with vhost-user-tmem."""
 import signal
-import sys
 import time
 
 import lab
-from lab import VM, VMError, equal, guest, on, workset
-from vm import TOP, cache, tool
-
-sys.path.insert(0, f"{TOP}/tests/vhost-user")
-from backend import Backend  # noqa: E402
-
-
-def backend(*options):
-    return Backend(*options, program=tool("build-vhost-user", f"{cache()}/build/vhost-user-default"))
-
-
-def shared(mem):
-    """Guest memory that another process can map."""
-    return [f"memory-backend-memfd,id=ram,size={mem}M,share=on"]
-
-
-def vhost_guest(kernel, back, mem=192, **kw):
-    """With one CPU: QEMU 10.0's TCG can abort (iotlb_to_section) where one vCPU runs while
-    another one's write moves the notifiers to the back end; seen once in ten boots with two."""
-    return VM(kernel=kernel, mem=mem, tmem="vhost-user-tmem-pci,chardev=tmem,bus=port0",
-              objects=shared(mem), args=["-machine", "memory-backend=ram", "-chardev",
-                                         f"socket,id=tmem,path={back.path},reconnect-ms=200"], **kw)
-
-
-def held(back):
-    return back.vm()["persistent_pages"]
+from lab import VMError, equal, guest, on, workset
+from vhost import backend, honest, vhost_guest
 
 
 def test_pressure(kernel):
     """A verified working set that does not fit into the guest."""
-    with backend("--reserved=256M") as back, vhost_guest(kernel, back) as vm:
+    with backend("--reserved=256M") as back, vhost_guest(kernel, back.path) as vm:
         vm.run("swapon /dev/tmem0")
         workset(vm, 200, "-r 2")
-        stats = back.vm()
-        assert stats["puts"] > 1000 and stats["gets"] > 500, stats
-        equal(stats["bad_requests"], 0, "requests answered by an error")
-        equal(stats["io_errors"], 0, "unreadable pages")
-        disk = vm.swap_stats()
-        equal(disk["lost"], 0, "lost pages")
-        equal(disk["errors"], 0, "failed pages")
+        honest(vm, back.vm())
         # What was put is given back when it is no longer swapped.
         vm.run("swapoff /dev/tmem0", timeout=300)
         back.wait(lambda stats: stats["persistent_pages"] == 0)
@@ -54,7 +22,7 @@ def test_pressure(kernel):
 @on("6.1")
 def test_stopped(kernel):
     """The back end stands still under load: the guest waits, and nothing is lost."""
-    with backend("--reserved=256M") as back, vhost_guest(kernel, back) as vm:
+    with backend("--reserved=256M") as back, vhost_guest(kernel, back.path) as vm:
         vm.run("swapon /dev/tmem0")
         number = vm.begin("workset -m 200 -r 1")
         back.wait(lambda stats: stats["puts"] > 3000, seconds=120)
@@ -72,7 +40,7 @@ def test_killed(kernel):
     """The back end dies with the pages: their readers get errors, and the disk goes on."""
     write = "yes {} | dd of=/dev/tmem0 bs=4k count=100 seek=100 iflag=fullblock oflag=direct"
     read = "dd if=/dev/tmem0 bs=4k count=100 skip=100 iflag=direct 2>/dev/null | head -c 4"
-    with backend("--reserved=64M") as back, vhost_guest(kernel, back) as vm:
+    with backend("--reserved=64M") as back, vhost_guest(kernel, back.path) as vm:
         vm.run(write.format("one"))
         equal(vm.run(read).strip(), "one", "what was written")
         generation = back.vm()["generation"]
@@ -85,7 +53,7 @@ def test_killed(kernel):
         assert status, f"a page that is gone was read: {out}"
         vm.wait_for("a pool", lambda: vm.run(write.format("two"), check=False)[0] == 0, 30)
         equal(vm.run(read).strip(), "two", "what was written afterwards")
-        assert held(back) >= 100, back.vm()
+        assert back.vm()["persistent_pages"] >= 100, back.vm()
         vm.ignore = "tmem"  # it is said, and tested
 
 
@@ -93,7 +61,7 @@ def test_killed(kernel):
 def test_killed_under_load(kernel):
     """The same with requests in flight, again and again: the guest lives, no byte is wrong."""
     rounds = 100 if lab.LONG else 8
-    with backend("--reserved=64M") as back, vhost_guest(kernel, back) as vm:
+    with backend("--reserved=64M") as back, vhost_guest(kernel, back.path) as vm:
         number = vm.begin(
             f"i=0; end=$(($(date +%s) + {2 * rounds + 10})); "
             "while [ $(date +%s) -lt $end ]; do i=$((i + 1)); "
@@ -116,13 +84,13 @@ def test_killed_under_load(kernel):
 def test_killed_vmm(kernel):
     """QEMU dies: its pages go when the grace time is over."""
     with backend("--reserved=64M", "--grace=2") as back:
-        with vhost_guest(kernel, back) as vm:
+        with vhost_guest(kernel, back.path) as vm:
             vm.run("yes | dd of=/dev/tmem0 bs=4k count=500 iflag=fullblock oflag=direct")
-            assert held(back) == 500, back.vm()
+            assert back.vm()["persistent_pages"] == 500, back.vm()
             vm.process.kill()
             vm.process.wait()
             back.wait(lambda stats: not stats["connected"])
-            equal(held(back), 500, "pages within the grace time")
+            equal(back.vm()["persistent_pages"], 500, "pages within the grace time")
             vm.ignore = "."
         back.wait(lambda stats: stats["persistent_pages"] == 0 and stats["draining_pages"] == 0)
         problem = back.stop()
@@ -132,7 +100,7 @@ def test_killed_vmm(kernel):
 @on("6.1")
 def test_unplugged(kernel):
     """The device is unplugged, which ends its pages, and plugged in again."""
-    with backend("--reserved=64M", "--grace=600") as back, vhost_guest(kernel, back) as vm:
+    with backend("--reserved=64M", "--grace=600") as back, vhost_guest(kernel, back.path) as vm:
         vm.run("yes | dd of=/dev/tmem0 bs=4k count=500 iflag=fullblock oflag=direct")
         vm.qmp("device_del", id="tmem0")
         vm.wait_for("the device to go", lambda: vm.run("ls /dev/tmem0", check=False)[0], 60)
@@ -141,19 +109,19 @@ def test_unplugged(kernel):
         vm.qmp("device_add", driver="vhost-user-tmem-pci", chardev="tmem", id="tmem1", bus="port0")
         vm.wait_for("the device", lambda: not vm.run("ls /dev/tmem0", check=False)[0], 60)
         vm.run("yes | dd of=/dev/tmem0 bs=4k count=500 iflag=fullblock oflag=direct")
-        equal(held(back), 500, "pages")
+        equal(back.vm()["persistent_pages"], 500, "pages")
 
 
 def test_machine_reset(_):
     """A reset of the machine ends the pages and changes the generation."""
-    with backend("--reserved=64M") as back, vhost_guest("6.1", back) as vm:
+    with backend("--reserved=64M") as back, vhost_guest("6.1", back.path) as vm:
         vm.run("yes | dd of=/dev/tmem0 bs=4k count=500 iflag=fullblock oflag=direct")
         before = back.vm()["generation"]
         vm.qmp("stop")
         vm.qmp("set-action", reboot="reset")
         vm.qmp("system_reset")
         back.wait(lambda stats: stats["generation"] != before)
-        equal(held(back), 0, "pages after the reset")
+        equal(back.vm()["persistent_pages"], 0, "pages after the reset")
         vm.ignore = "."
 
 
@@ -163,7 +131,7 @@ test_machine_reset.kernels = ("6.1",)
 @on("6.1")
 def test_migration(kernel):
     """Refused, with the device's name, whatever it holds."""
-    with backend("--reserved=64M") as back, vhost_guest(kernel, back) as vm:
+    with backend("--reserved=64M") as back, vhost_guest(kernel, back.path) as vm:
         try:
             vm.qmp("migrate", uri=f"file:{vm.dir}/image")
         except VMError as error:
