@@ -80,7 +80,8 @@ class Channel:
 
 
 class Machine:
-    """Classes of it have start_machine(), which starts self.process and sets self.channel."""
+    """Classes of it have start_machine(), which starts self.process; self.channel is there at
+    the end of wait_boot()."""
 
     what = "the process"
 
@@ -195,13 +196,19 @@ class Machine:
         return {k: int(v) for k, v in (line.split(":") for line in out.split())}
 
     def console(self):
-        with open(f"{self.dir}/console", errors="replace") as file:
-            return file.read()
+        return self.text("console")
 
     def log(self):
         """What the process itself printed."""
-        with open(f"{self.dir}/log", errors="replace") as file:
-            return file.read()
+        return self.text("log")
+
+    def text(self, name):
+        """A file of the process, which may have ended before it made one."""
+        try:
+            with open(f"{self.dir}/{name}", errors="replace") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
 
     def tail(self, lines=30):
         return ("--- console ---\n" + "\n".join(self.console().splitlines()[-lines:]) +

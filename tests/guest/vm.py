@@ -82,11 +82,12 @@ class VM(Machine):
             options += "init_on_alloc=0 no5lvl no_timer_check "
         return options + self.append
 
-    def start_machine(self, deadline):
-        self.start_qemu(deadline)
+    def wait_boot(self, deadline):
+        """For the first boot, or for another one, before which the channel was closed."""
         self.channel = self.connect("agent", deadline)
+        super().wait_boot(deadline)
 
-    def start_qemu(self, deadline):
+    def start_machine(self, deadline):
         self.process = subprocess.Popen(
             self.command(), stdin=subprocess.DEVNULL,
             env={**os.environ, "TMEM_RULES": f"{self.dir}/rules"},
@@ -102,7 +103,7 @@ class VM(Machine):
         self.monitor.close()
         deadline = time.monotonic() + timeout
         os.rename(f"{self.dir}/console", f"{self.dir}/console.1")
-        self.start_qemu(deadline)
+        self.start_machine(deadline)
         self.channel = self.connect("agent", deadline)
 
     def connect(self, name, deadline):
