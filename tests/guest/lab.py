@@ -3,9 +3,11 @@
 import threading
 import time
 
+from vhost import uml_guest
 from vm import VM, VMError  # noqa: F401  (tests import them from here)
 
 ALL = ["5.10", "6.1", "6.12"]
+UML = ["uml-7", "uml-5.10", "uml-debug"]
 # Waits of the issue's length, not of a quick check's.
 LONG = False
 
@@ -55,7 +57,10 @@ def store(reserved=256, size=None, name="store0", **options):
 
 def guest(kernel, mem=192, reserved=256, device="virtio-tmem-pci,store=store0",
           size=None, objects=(), **kw):
-    """A guest with a store of its own."""
+    """A guest with a store of its own; for User Mode Linux in a vhost-user-tmem."""
+    if kernel in UML:
+        assert device == "virtio-tmem-pci,store=store0" and not objects
+        return uml_guest(kernel, mem, reserved, size, **kw)
     return VM(kernel=kernel, mem=mem, tmem=device,
               objects=[store(reserved, size), *objects], **kw)
 

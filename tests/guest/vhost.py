@@ -3,10 +3,15 @@
 import sys
 
 from machine import TOP, cache, tool
+from uml import UML
 from vm import VM
 
 sys.path.insert(0, f"{TOP}/tests/vhost-user")
 from backend import Backend  # noqa: E402
+
+
+# What a kernel with everything on needs, MiB.
+UML_MEMORY = {"uml-debug": 224}
 
 
 def backend(*options, **kw):
@@ -28,6 +33,29 @@ def vhost_guest(kernel, path, mem=192, **kw):
     return VM(kernel=kernel, mem=mem, tmem="vhost-user-tmem-pci,chardev=tmem,bus=port0",
               objects=shared(mem), args=["-machine", "memory-backend=ram", "-chardev",
                                          f"socket,id=tmem,path={path},reconnect-ms=200"], **kw)
+
+
+class UMLGuest(UML):
+    """With a back end of its own, whose statistics have the names of QEMU's."""
+
+    def __init__(self, kernel, back, **kw):
+        super().__init__(kernel, sockets=[back.path], **kw)
+        self.back = back
+
+    def stats(self):
+        stats = {name.replace("_", "-"): value for name, value in self.back.vm().items()}
+        return {"device": stats, "requests": stats, "generation": stats["generation"]}
+
+    def stop(self):
+        super().stop()
+        self.back.stop()
+
+
+def uml_guest(kernel, mem, reserved, size=None, **kw):
+    """reserved, size: of the store, MiB."""
+    size = size or reserved + reserved // 8 + 8
+    back = backend(f"--reserved={reserved}M", f"--size={size}M")
+    return UMLGuest(kernel, back, mem=max(mem, UML_MEMORY.get(kernel, 0)), **kw)
 
 
 def honest(vm, stats, pages=1000):

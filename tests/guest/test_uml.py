@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Guests as User Mode Linux, whose pages are with vhost-user-tmem: another hypervisor, a
+native kernel's speed, and kernels that look for mistakes (make check-uml)."""
+import contextlib
+import signal
+import time
+
+import lab
+from lab import equal, on, workset
+from uml import UML
+from vhost import UML_MEMORY, backend, honest, vhost_guest
+
+def memory(kernel):
+    return UML_MEMORY.get(kernel, 128)
+
+
+def uml(kernel, *sockets, **kw):
+    return UML(kernel, mem=memory(kernel), sockets=sockets, **kw)
+
+
+def leaks(vm):
+    """What kmemleak finds of our modules."""
+    vm.run("mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null; true")
+    for _ in range(2):
+        vm.run("echo scan >/sys/kernel/debug/kmemleak; sleep 6", timeout=300)
+    found = vm.run("cat /sys/kernel/debug/kmemleak")
+    return "\n".join(part for part in found.split("unreferenced object") if "tmem" in part)
+
+
+@on(*lab.UML)
+def test_pressure(kernel):
+    """udev loads the driver; a verified working set that does not fit into the guest."""
+    with backend("--reserved=512M") as back, uml(kernel, back.path) as vm:
+        assert "tmem_swap" in vm.run("lsmod"), "udev did not load the driver"
+        vm.run("swapon /dev/tmem0")
+        workset(vm, memory(kernel) + 80, "-r 1")
+        honest(vm, back.vm(), 20000)
+        vm.run("swapoff /dev/tmem0", timeout=300)
+        back.wait(lambda stats: stats["persistent_pages"] == 0)
+        if kernel == "uml-debug":
+            equal(leaks(vm), "", "leaks")
+
+
+@on("uml-7")
+def test_pressure_smp(kernel):
+    """Two CPUs, and processes that share pages copy-on-write."""
+    with backend("--reserved=512M") as back, uml(kernel, back.path, smp=2) as vm:
+        equal(vm.run("nproc").strip(), "2", "CPUs")
+        vm.run("swapon /dev/tmem0")
+        workset(vm, memory(kernel) + 30, "-r 0", "-f 2", timeout=900)
+        honest(vm, back.vm(), 10000)
+
+
+@on("uml-7")
+def test_several(kernel):
+    """Two UML guests and one in QEMU at once, on back ends of their own."""
+    with contextlib.ExitStack() as stack:
+        backs = [stack.enter_context(backend("--reserved=256M")) for _ in range(3)]
+        vms = [stack.enter_context(uml(kernel, back.path)) for back in backs[:2]]
+        vms.append(stack.enter_context(vhost_guest("6.1", backs[2].path)))
+        together(vms, [back.vm for back in backs])
+
+
+@on("uml-7")
+def test_shared(kernel):
+    """The same on one back end that serves three sockets from one store."""
+    with contextlib.ExitStack() as stack:
+        back = stack.enter_context(backend("--reserved=256M", sockets=3))
+        vms = [stack.enter_context(uml(kernel, path)) for path in back.paths[:2]]
+        vms.append(stack.enter_context(vhost_guest("6.1", back.paths[2])))
+        together(vms, [lambda i=i: back.vm(i) for i in range(3)])
+        # Who goes away takes its pages along, and nobody else's.
+        held = back.vm(2)["persistent_pages"]
+        vms[0].run("swapoff /dev/tmem0", timeout=300)
+        back.wait(lambda stats: stats["persistent_pages"] == 0)
+        equal(back.vm(2)["persistent_pages"], held, "pages of another VM")
+
+
+def together(vms, stats):
+    """Working sets with a seed each: a page of another guest would be a wrong one."""
+    for vm in vms:
+        vm.run("swapon /dev/tmem0")
+    numbers = [vm.begin(f"workset -m {vm.mem + 60} -r 1 -S {seed}")
+               for seed, vm in enumerate(vms, 1)]
+    for vm, number, stat in zip(vms, numbers, stats):
+        status, out = vm.end(number, 900)
+        assert status == 0 and "wrong 0" in out, out
+        honest(vm, stat(), 10000)
+
+
+@on("uml-7")
+def test_stopped(kernel):
+    """The back end stands still under load: the guest waits, and nothing is lost."""
+    with backend("--reserved=256M") as back, uml(kernel, back.path) as vm:
+        vm.run("swapon /dev/tmem0")
+        number = vm.begin("workset -m 240 -r 1")
+        back.wait(lambda stats: stats["puts"] > 3000, seconds=120)
+        back.process.send_signal(signal.SIGSTOP)
+        time.sleep(300 if lab.LONG else 15)
+        back.process.send_signal(signal.SIGCONT)
+        status, out = vm.end(number, 600)
+        assert status == 0 and "wrong 0" in out, out
+        honest(vm, back.vm())
+        vm.ignore = "Call Trace"    # of "page allocation stall", which it is
+
+
+@on("uml-7")
+def test_killed(kernel):
+    """The guest is killed: its pages go when the grace time is over."""
+    with backend("--reserved=64M", "--grace=2") as back:
+        with uml(kernel, back.path) as vm:
+            vm.run("yes | dd of=/dev/tmem0 bs=4k count=500 iflag=fullblock oflag=direct")
+            equal(back.vm()["persistent_pages"], 500, "pages")
+            vm.kill()
+            back.wait(lambda stats: not stats["connected"])
+            equal(back.vm()["persistent_pages"], 500, "pages within the grace time")
+            vm.ignore = "."
+        back.wait(lambda stats: stats["persistent_pages"] == 0 and stats["draining_pages"] == 0)
+
+
+@on("uml-7")
+def test_idle(kernel):
+    """A guest that does nothing costs nothing: no request, no kick, no wake-up."""
+    with backend("--reserved=64M") as back, uml(kernel, back.path) as vm:
+        vm.run("swapon /dev/tmem0")
+        workset(vm, 160, "-r 0")
+        time.sleep(2)
+        before = back.vm()
+        time.sleep(60 if lab.LONG else 10)
+        after = back.vm()
+        equal({name: after[name] - before[name] for name in ("requests", "kicks", "sleeps")},
+              {"requests": 0, "kicks": 0, "sleeps": 0}, "in an idle time")
+        honest(vm, after)
+
+
+@on("uml-debug")
+def test_failing_allocations(kernel):
+    """Each allocation of the modules' loading fails once; then, under load, one in a hundred
+    of those that write pages out."""
+    load = ("for n in $(seq 1 {most}); do (echo $n >/proc/self/fail-nth; exec {what}) "
+            ">/dev/null 2>&1 && break; done; echo $n")
+    with backend("--reserved=512M") as back, uml(kernel, back.path) as vm:
+        vm.run("mount -t debugfs debugfs /sys/kernel/debug")
+        vm.ignore = "FAULT_INJECTION|fail-nth"
+        for name in ("failslab", "fail_page_alloc"):
+            vm.run(f"cd /sys/kernel/debug/{name}; echo Y >task-filter; echo 0 >verbose; "
+                   "echo N >ignore-gfp-wait; echo 0 >min-order; true")
+        print(vm.run("modprobe -r tmem_swap virtio_tmem; " +
+                     load.format(most=2000, what="modprobe tmem_swap"), timeout=600))
+        vm.run("modprobe tmem_swap; udevadm settle; swapon /dev/tmem0")
+        for name in ("failslab", "fail_page_alloc"):
+            vm.run(f"cd /sys/kernel/debug/{name}; echo 1 >probability; echo -1 >times")
+        vm.run("for p in $(pgrep -f 'kswapd|tmem'); do echo 1 >/proc/$p/make-it-fail; done")
+        workset(vm, memory(kernel) + 80, "-r 1")
+        honest(vm, back.vm(), 20000)
+        equal(leaks(vm), "", "leaks")

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A guest that is a process: User Mode Linux (scripts/uml-kernel), on vhost-user devices.
+
+    with UML(kernel="uml-7", mem=128, sockets=[back.path]) as vm:
+        vm.run("swapon /dev/tmem0")
+"""
+import base64
+import os
+import signal
+import socket
+import subprocess
+
+from machine import Channel, Machine
+
+TMEM_ID = 63
+
+
+class UML(Machine):
+    """kernel: "uml-7", "uml-5.10" or "uml-debug"; mem in MiB; sockets: one virtio-tmem device
+    each; devices: other (socket, virtio id); append: more of the kernel's command line."""
+
+    what = "User Mode Linux"
+
+    def __init__(self, kernel="uml-7", mem=128, smp=1, sockets=(), devices=(), append=""):
+        # A second CPU's start is something that lockdep minds in User Mode Linux itself.
+        super().__init__(kernel, mem, 1 if kernel == "uml-debug" else smp, append)
+        self.devices = [(path, TMEM_ID) for path in sockets] + list(devices)
+
+    def command(self, agent):
+        image = self.image()
+        # "c": without the lock that would keep other guests out.
+        command = [
+            f"{image}/vmlinuz", f"mem={self.mem}M", f"initrd={image}/initrd",
+            f"ubd0rc={os.path.realpath(image + '/root.squashfs')}",
+            f"ubd1rc={os.path.realpath(image + '/layer.squashfs')}",
+            "con=null", "con0=null,fd:1", "ssl=null", f"ssl0=fd:{agent}",
+            "tmem.disk=ubd", "tmem.agent=ttyS0", "loglevel=5", "panic=-1",
+        ]
+        if self.kernel != "uml-5.10":
+            command.append("seccomp=on")
+        if self.smp > 1:
+            command.append(f"ncpus={self.smp}")
+        command += [f"virtio_uml.device={path}:{number}" for path, number in self.devices]
+        return command + self.append.split()
+
+    def start_machine(self, deadline):
+        ours, its = socket.socketpair()
+        with open(f"{self.dir}/console", "w") as console, open(f"{self.dir}/log", "w") as log:
+            # A session of its own: the guest's processes are processes here, too.
+            self.process = subprocess.Popen(
+                self.command(its.fileno()), stdin=subprocess.DEVNULL, stdout=console, stderr=log,
+                pass_fds=[its.fileno()], start_new_session=True,
+                # Where its memory is, and the folder of its monitor.
+                env={**os.environ, "TMPDIR": "/dev/shm", "HOME": self.dir})
+        its.close()
+        self.channel = Channel(ours)
+
+    def __exit__(self, kind, value, trace):
+        try:
+            if kind is None and self.kernel == "uml-debug" and os.environ.get("TMEM_GCOV"):
+                self.save_coverage(os.environ["TMEM_GCOV"])
+        finally:
+            super().__exit__(kind, value, trace)
+
+    def save_coverage(self, folder):
+        """What the kernel counted of our modules, in a new folder there (scripts/coverage)."""
+        folder = os.path.join(folder, os.path.basename(self.dir))
+        os.makedirs(folder)
+        out = self.run("mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null;"
+                       "cd /sys/kernel/debug/gcov && find . -name '*tmem*.gcda' |"
+                       "while read -r f; do echo ${f##*/} $(base64 -w0 $f); done")
+        for name, data in (line.split() for line in out.splitlines()):
+            with open(f"{folder}/{name}", "wb") as file:
+                file.write(base64.b64decode(data))
+
+    def kill(self):
+        """At once, with its processes."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+
+    def stop(self):
+        if self.process:
+            self.kill()
+        super().stop()
