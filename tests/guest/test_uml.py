@@ -2,13 +2,13 @@
 """Guests as User Mode Linux, whose pages are with vhost-user-tmem: another hypervisor, a
 native kernel's speed, and kernels that look for mistakes (make check-uml)."""
 import contextlib
-import signal
 import time
 
 import lab
 from lab import equal, on, workset
 from uml import UML
-from vhost import UML_MEMORY, backend, honest, vhost_guest
+from vhost import UML_MEMORY, backend, honest, stand_still, vhost_guest
+
 
 def memory(kernel):
     return UML_MEMORY.get(kernel, 128)
@@ -92,15 +92,7 @@ def together(vms, stats):
 def test_stopped(kernel):
     """The back end stands still under load: the guest waits, and nothing is lost."""
     with backend("--reserved=256M") as back, uml(kernel, back.path) as vm:
-        vm.run("swapon /dev/tmem0")
-        number = vm.begin("workset -m 240 -r 1")
-        back.wait(lambda stats: stats["puts"] > 3000, seconds=120)
-        back.process.send_signal(signal.SIGSTOP)
-        time.sleep(300 if lab.LONG else 15)
-        back.process.send_signal(signal.SIGCONT)
-        status, out = vm.end(number, 600)
-        assert status == 0 and "wrong 0" in out, out
-        honest(vm, back.vm())
+        stand_still(back, vm, 240, 300 if lab.LONG else 15)
         vm.ignore = "Call Trace"    # of "page allocation stall", which it is
 
 

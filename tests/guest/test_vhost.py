@@ -5,7 +5,7 @@ import time
 
 import lab
 from lab import VMError, equal, guest, on, workset
-from vhost import backend, honest, vhost_guest
+from vhost import backend, honest, stand_still, vhost_guest
 
 
 def test_pressure(kernel):
@@ -23,16 +23,7 @@ def test_pressure(kernel):
 def test_stopped(kernel):
     """The back end stands still under load: the guest waits, and nothing is lost."""
     with backend("--reserved=256M") as back, vhost_guest(kernel, back.path) as vm:
-        vm.run("swapon /dev/tmem0")
-        number = vm.begin("workset -m 200 -r 1")
-        back.wait(lambda stats: stats["puts"] > 3000, seconds=120)
-        back.process.send_signal(signal.SIGSTOP)
-        time.sleep(300 if lab.LONG else 15)
-        back.process.send_signal(signal.SIGCONT)
-        status, out = vm.end(number, 600)
-        assert status == 0 and "wrong 0" in out, out
-        equal(vm.swap_stats()["lost"], 0, "lost pages")
-        assert "soft lockup" not in vm.console()
+        stand_still(back, vm, 200, 300 if lab.LONG else 15)
 
 
 @on("6.1")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What tests of vhost-user-tmem share: a back end, and guests whose pages are with it."""
+import signal
 import sys
+import time
 
 from machine import TOP, cache, tool
 from uml import UML
@@ -66,3 +68,16 @@ def honest(vm, stats, pages=1000):
     disk = vm.swap_stats()
     assert not disk["lost"] and not disk["errors"], disk
     return disk
+
+
+def stand_still(back, vm, mib, seconds):
+    """The back end does, while the guest swaps a working set: it waits, and nothing is lost."""
+    vm.run("swapon /dev/tmem0")
+    number = vm.begin(f"workset -m {mib} -r 1")
+    back.wait(lambda stats: stats["puts"] > 3000, seconds=120)
+    back.process.send_signal(signal.SIGSTOP)
+    time.sleep(seconds)
+    back.process.send_signal(signal.SIGCONT)
+    status, out = vm.end(number, 600)
+    assert status == 0 and "wrong 0" in out, out
+    honest(vm, back.vm())
