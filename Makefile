@@ -12,6 +12,7 @@ help:
 	@echo "make check-qtest    the QEMU device without a guest"
 	@echo "make check-modules  the driver compiles without a warning, as checkpatch wants it"
 	@echo "make check-guest    guests that swap, on three kernels; KERNEL=6.1 for one, TESTS=swap"
+	@echo "make check-uml      guests as User Mode Linux, 7.x and 5.10, on vhost-user-tmem"
 	@echo "make check-mutants  each known bug, brought back, must fail a test"
 	@echo "make coverage       lines that tests execute, of the server and the QEMU device"
 	@echo "make fuzz           each fuzz target for a while: SECONDS=60 must be given"
@@ -42,6 +43,9 @@ check-setup check-unit check-model check-conformance check-asan check-tsan check
 check-guest:
 	@scripts/install-packages guest
 	@tests/guest/run $(KERNEL:%=--kernel %) $(TESTS)
+check-uml:
+	@scripts/install-packages guest uml vhost_user
+	@tests/guest/run --kernel uml-7 --kernel uml-5.10 $(TESTS)
 check-mutants:
 	@scripts/install-packages build guest
 	@scripts/check-mutants $(MUTANTS)
@@ -79,5 +83,5 @@ clean:
 	@scripts/clean
 
 .PHONY: help demo check check-setup check-unit check-model check-conformance check-asan check-tsan check-vhost-user \
-	check-qtest check-modules check-tools check-guest check-mutants check-fresh coverage fuzz fuzz-long \
+	check-qtest check-modules check-tools check-guest check-uml check-mutants check-fresh coverage fuzz fuzz-long \
 	soak bench-swap bench-store verify-claims spec qemu vhost-user modules dkms clean

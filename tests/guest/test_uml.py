@@ -123,26 +123,3 @@ def test_idle(kernel):
         equal({name: after[name] - before[name] for name in ("requests", "kicks", "sleeps")},
               {"requests": 0, "kicks": 0, "sleeps": 0}, "in an idle time")
         honest(vm, after)
-
-
-@on("uml-debug")
-def test_failing_allocations(kernel):
-    """Each allocation of the modules' loading fails once; then, under load, one in a hundred
-    of those that write pages out."""
-    load = ("for n in $(seq 1 {most}); do (echo $n >/proc/self/fail-nth; exec {what}) "
-            ">/dev/null 2>&1 && break; done; echo $n")
-    with backend("--reserved=512M") as back, uml(kernel, back.path) as vm:
-        vm.run("mount -t debugfs debugfs /sys/kernel/debug")
-        vm.ignore = "FAULT_INJECTION|fail-nth"
-        for name in ("failslab", "fail_page_alloc"):
-            vm.run(f"cd /sys/kernel/debug/{name}; echo Y >task-filter; echo 0 >verbose; "
-                   "echo N >ignore-gfp-wait; echo 0 >min-order; true")
-        print(vm.run("modprobe -r tmem_swap virtio_tmem; " +
-                     load.format(most=2000, what="modprobe tmem_swap"), timeout=600))
-        vm.run("modprobe tmem_swap; udevadm settle; swapon /dev/tmem0")
-        for name in ("failslab", "fail_page_alloc"):
-            vm.run(f"cd /sys/kernel/debug/{name}; echo 1 >probability; echo -1 >times")
-        vm.run("for p in $(pgrep -f 'kswapd|tmem'); do echo 1 >/proc/$p/make-it-fail; done")
-        workset(vm, memory(kernel) + 80, "-r 1")
-        honest(vm, back.vm(), 20000)
-        equal(leaks(vm), "", "leaks")

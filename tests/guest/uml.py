@@ -4,7 +4,6 @@
     with UML(kernel="uml-7", mem=128, sockets=[back.path]) as vm:
         vm.run("swapon /dev/tmem0")
 """
-import base64
 import os
 import signal
 import socket
@@ -54,24 +53,6 @@ class UML(Machine):
                 env={**os.environ, "TMPDIR": "/dev/shm", "HOME": self.dir})
         its.close()
         self.channel = Channel(ours)
-
-    def __exit__(self, kind, value, trace):
-        try:
-            if kind is None and self.kernel == "uml-debug" and os.environ.get("TMEM_GCOV"):
-                self.save_coverage(os.environ["TMEM_GCOV"])
-        finally:
-            super().__exit__(kind, value, trace)
-
-    def save_coverage(self, folder):
-        """What the kernel counted of our modules, in a new folder there (scripts/coverage)."""
-        folder = os.path.join(folder, os.path.basename(self.dir))
-        os.makedirs(folder)
-        out = self.run("mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null;"
-                       "cd /sys/kernel/debug/gcov && find . -name '*tmem*.gcda' |"
-                       "while read -r f; do echo ${f##*/} $(base64 -w0 $f); done")
-        for name, data in (line.split() for line in out.splitlines()):
-            with open(f"{folder}/{name}", "wb") as file:
-                file.write(base64.b64decode(data))
 
     def kill(self):
         """At once, with its processes."""
