@@ -716,7 +716,8 @@ unsigned int arena_compact(struct arena *arena, unsigned int max)
  * How many idle pages to keep.  Overwriting frees pages and takes about as many,
  * and giving them back to take them anew costs more than compressing what they
  * hold.  So what spans took since the last time stays, and that memory is halved
- * every time: some ten steps after the last put it is gone.
+ * every time: some ten steps after the last put it is gone.  Who holds nothing
+ * keeps nothing else: what is left of its pages is in that memory.
  */
 static uint64_t idle_reserve(struct arena *arena, bool *more)
 {
@@ -725,6 +726,8 @@ static uint64_t idle_reserve(struct arena *arena, bool *more)
 				   128;
 
 	pthread_mutex_lock(&arena->lock);
+	if (list_empty(&arena->spans))
+		reserve = 0;
 	*more = arena->demand && arena->idle_pages > reserve;
 	reserve += arena->demand;
 	arena->demand /= 2;

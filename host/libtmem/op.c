@@ -12,6 +12,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "internal.h"
 
@@ -26,10 +27,25 @@ void tmem_ctx_destroy(struct tmem_ctx *ctx)
 	if (!ctx)
 		return;
 	store = ctx->store;
+	if (ctx->page)
+		munmap(ctx->page, 2 * PAGE_SIZE_MAX);
 	store_free(store, ctx->state);
-	store_free(store, ctx->page);
-	store_free(store, ctx->stored);
 	store_free(store, ctx);
+}
+
+/*
+ * Room for two pages, or NULL.  Not of the heap: a page of a guest must neither
+ * be in a core file nor in memory that was freed.
+ */
+static char *ctx_map_pages(void)
+{
+	char *pages = mmap(NULL, 2 * PAGE_SIZE_MAX, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (pages == MAP_FAILED)
+		return NULL;
+	madvise(pages, 2 * PAGE_SIZE_MAX, MADV_DONTDUMP);
+	return pages;
 }
 
 int tmem_ctx_create(struct tmem_store *store, struct tmem_ctx **out)
@@ -40,12 +56,12 @@ int tmem_ctx_create(struct tmem_store *store, struct tmem_ctx **out)
 		return -ENOMEM;
 	ctx->store = store;
 	ctx->state = store_zalloc(store, codec_state_size());
-	ctx->page = store_zalloc(store, PAGE_SIZE_MAX);
-	ctx->stored = store_zalloc(store, PAGE_SIZE_MAX);
-	if (!ctx->state || !ctx->page || !ctx->stored) {
+	ctx->page = ctx_map_pages();
+	if (!ctx->state || !ctx->page) {
 		tmem_ctx_destroy(ctx);
 		return -ENOMEM;
 	}
+	ctx->stored = ctx->page + PAGE_SIZE_MAX;
 	*out = ctx;
 	return 0;
 }
