@@ -243,16 +243,17 @@ class Memory:
 
 
 class Ring:
-    """Ring 0 of a peer, in its memory: one chain at a time."""
+    """A ring of a peer, in its memory: one chain at a time.  queue: 1 is the bulk queue."""
 
-    DESC, USED, AVAIL = 0, 32768, 49152
     DATA = 1 << 20
 
-    def __init__(self, peer, memory, num=64):
+    def __init__(self, peer, memory, num=64, queue=0):
         self.peer, self.memory, self.num = peer, memory, num
         self.index = 0
+        self.DESC = queue * 65536
+        self.USED, self.AVAIL = self.DESC + 32768, self.DESC + 49152
         memory.write(self.DESC, bytes(65536))
-        self.kick, self.call, self.error = peer.start_ring(memory, num=num)
+        self.kick, self.call, self.error = peer.start_ring(memory, index=queue, num=num)
 
     def offer(self, *segs):
         """Makes a chain available: (guest address, length, flags but NEXT) each."""
