@@ -88,10 +88,13 @@ def swapped(vm, pages=1000):
 
     A driver that does what the specification says is never answered by an error
     (drv.op.zero, drv.op.room, drv.queues.fast, drv.create.number, drv.create.size,
-    drv.create.kind, drv.put.range, drv.get.range, drv.get.exclusive).
+    drv.create.kind, drv.put.range, drv.get.range, drv.get.exclusive).  Ours has no ephemeral
+    pool, and so puts no page into one under pressure, and uses none of another generation
+    (drv.config.pressure, drv.generation.ephemeral): who gives it one tests that here.
     """
     stats, disk = vm.stats(), vm.swap_stats()
     device = stats["device"]
+    assert stats["pools"] and all(pool["persistent"] for pool in stats["pools"]), stats["pools"]
     equal(stats["requests"]["bad-requests"], 0, "requests answered by an error")
     assert device["puts"] > pages and device["gets"] > pages / 2, device
     assert disk["writes"] > pages and disk["reads"] > pages / 2, disk
