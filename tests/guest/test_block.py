@@ -4,7 +4,7 @@ import lab
 from lab import equal, field, guest, on
 
 
-@on(*lab.ALL, "uml-debug")
+@on(*lab.ALL, "uml-7")
 def test_direct_io(kernel):
     """Random reads, writes, discards against a model; memory of any alignment."""
     with guest(kernel, reserved=64, mem=160, smp=2, append="tmem_swap.sync=1") as vm:
@@ -15,7 +15,7 @@ def test_direct_io(kernel):
         assert disk["discarded"] > 0 and disk["zero_reads"] > 0, disk
 
 
-@on(*lab.ALL, "uml-debug")
+@on(*lab.ALL, "uml-7")
 def test_direct_io_async(kernel):
     """The same through plugged, merged requests."""
     with guest(kernel, reserved=64, mem=160, smp=2) as vm:
@@ -37,7 +37,7 @@ def test_bounce_buffers(kernel):
         equal(disk["lost"], 0, "lost")
 
 
-@on("6.1", "uml-debug")
+@on("6.1", "uml-7")
 def test_read_during_discard(kernel):
     """A block that is discarded while it is read is not one that was lost."""
     with guest(kernel, reserved=64, smp=2) as vm:
@@ -72,7 +72,7 @@ def test_zero_4g(kernel):
             equal(vm.swap_stats()["present"], 0, "blocks that are not zeros")
 
 
-@on(*lab.ALL, "uml-debug")
+@on(*lab.ALL, "uml-7")
 def test_refused_overwrite(kernel):
     """A block whose page a refused write took away is an error, never zeros, until
     it is written again or discarded (drv.put.refused)."""
@@ -117,7 +117,7 @@ def test_refused_overwrite(kernel):
         equal(read(gone), "", "after a discard")
 
 
-@on("5.10", "6.12", "uml-debug")
+@on("5.10", "6.12", "uml-7")
 def test_filesystem(kernel):
     """A file system on it: metadata, flushes, trims."""
     with guest(kernel, reserved=64, mem=192) as vm:
@@ -131,7 +131,7 @@ def test_filesystem(kernel):
         vm.run("cd /; umount /tmp/m; e2fsck -fn /dev/tmem0", timeout=120)
 
 
-@on("6.1", "uml-debug")
+@on("6.1", "uml-7")
 def test_header(kernel):
     """Block 0 is a swap header until it is written, and again after a discard."""
     with guest(kernel, reserved=64) as vm:

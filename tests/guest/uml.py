@@ -15,14 +15,13 @@ TMEM_ID = 63
 
 
 class UML(Machine):
-    """kernel: "uml-7", "uml-5.10" or "uml-debug"; mem in MiB; sockets: one virtio-tmem device
+    """kernel: "uml-7" or "uml-5.10"; mem in MiB; sockets: one virtio-tmem device
     each; devices: other (socket, virtio id); append: more of the kernel's command line."""
 
     what = "User Mode Linux"
 
     def __init__(self, kernel="uml-7", mem=128, smp=1, sockets=(), devices=(), append=""):
-        # A second CPU's start is something that lockdep minds in User Mode Linux itself.
-        super().__init__(kernel, mem, 1 if kernel == "uml-debug" else smp, append)
+        super().__init__(kernel, mem, smp, append)
         self.devices = [(path, TMEM_ID) for path in sockets] + list(devices)
 
     def command(self, agent):

@@ -12,10 +12,6 @@ sys.path.insert(0, f"{TOP}/tests/vhost-user")
 from backend import Backend  # noqa: E402
 
 
-# What a kernel with everything on needs, MiB.
-UML_MEMORY = {"uml-debug": 224}
-
-
 def backend(*options, **kw):
     return Backend(*options, **kw,
                    program=tool("build-vhost-user", f"{cache()}/build/vhost-user-default"))
@@ -57,7 +53,7 @@ def uml_guest(kernel, mem, reserved, size=None, **kw):
     """reserved, size: of the store, MiB."""
     size = size or reserved + reserved // 8 + 8
     back = backend(f"--reserved={reserved}M", f"--size={size}M")
-    return UMLGuest(kernel, back, mem=max(mem, UML_MEMORY.get(kernel, 0)), **kw)
+    return UMLGuest(kernel, back, mem=mem, **kw)
 
 
 def honest(vm, stats, pages=1000):
