@@ -4,13 +4,11 @@
  */
 #include <getopt.h>
 #include <malloc.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "bench.h"
+#include "bench-store.h"
 
 /* The whole run takes 2 minutes at most, a quick one 20 seconds. */
 static const struct plan {
@@ -21,47 +19,6 @@ static const struct plan {
 	{ 32768, 24576, 9, 3, 90 },
 	{ 16384, 16384, 3, 1, 12 },
 };
-
-static double start;
-
-double now_s(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
-
-void die(const char *format, ...)
-{
-	va_list args;
-
-	fprintf(stderr, "bench-store: ");
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fprintf(stderr, "\n");
-	exit(1);
-}
-
-void progress(const char *format, ...)
-{
-	va_list args;
-
-	fprintf(stderr, "    %3.0f s  ", now_s() - start);
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fprintf(stderr, "\n");
-}
-
-uint64_t next_random(uint64_t *state)
-{
-	*state ^= *state >> 12;
-	*state ^= *state << 25;
-	*state ^= *state >> 27;
-	return (*state * 0x2545f4914f6cdd1dull) >> 16;
-}
 
 /*
  * All of one corpus, or one row of it; the clock must not pass @deadline by
@@ -129,6 +86,7 @@ int main(int argc, char **argv)
 	struct corpus corpora[2] = { 0 };
 	const char *json = NULL, *script = NULL, *only = NULL;
 	const struct plan *plan;
+	double start = now_s();
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -148,7 +106,6 @@ int main(int argc, char **argv)
 	if (optind != argc || !script)
 		usage();
 	plan = &plans[facts.quick];
-	start = now_s();
 	for (unsigned int i = 0; i < 2; i++) {
 		if (i)
 			corpus_libraries(&corpora[i], plan->libs);

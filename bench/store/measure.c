@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "bench.h"
+#include "bench-store.h"
 #include "tmem/tmem.h"
 
 /* As host/libtmem/codec.c has it; fill() compares the lengths. */

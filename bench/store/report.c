@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "bench.h"
+#include "bench-store.h"
 
 static const struct {
 	const char *key;  /* in the JSON file */

@@ -463,6 +463,13 @@ void *client_used(struct client *c, unsigned int index, uint32_t *len)
 	return ring->cookie[used.id];
 }
 
+uint64_t client_take_calls(struct client *c, unsigned int index)
+{
+	eventfd_t value = 0;
+
+	return eventfd_read(c->ring[index].call_fd, &value) ? 0 : value;
+}
+
 bool client_is_broken(struct client *c)
 {
 	for (unsigned int i = 0; i < c->num_rings; i++) {

@@ -152,6 +152,8 @@ void *client_used(struct client *client, unsigned int ring, uint32_t *len);
  */
 bool client_wait(struct client *client, unsigned int ring, int timeout_ms,
 		 bool spin);
+/* Notifications of a ring that nobody has waited for; they are taken. */
+uint64_t client_take_calls(struct client *client, unsigned int ring);
 /* The back end says that the device needs a reset? */
 bool client_is_broken(struct client *client);
 /* The back end has closed the connection? Waits @timeout_ms for it. */

@@ -158,10 +158,9 @@ static void process_start(struct process *process, const char *script,
 		execl("/usr/bin/python3", "python3", script, process->kind,
 		      size, (char *)NULL);
 		fprintf(stderr,
-			"bench-store: cannot run /usr/bin/python3: %s: install "
-			"the "
+			"%s: cannot run /usr/bin/python3: %s: install the "
 			"package python3\n",
-			strerror(errno));
+			program_invocation_short_name, strerror(errno));
 		_exit(127);
 	}
 	close(to[0]);

@@ -2,55 +2,14 @@
 /*
  * bench-store: libtmem against bare LZ4, on the same pages, in one process
  *
- *   corpus.c    pages to work on: of processes that it starts, of libraries
  *   measure.c   the two sides, taking turns; density
  *   report.c    medians, the table, the JSON file
  *   main.c      options and rounds
  */
-#ifndef BENCH_H
-#define BENCH_H
+#ifndef BENCH_STORE_H
+#define BENCH_STORE_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#define PAGE	      4096u
-#define MIB	      (1024.0 * 1024.0)
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-
-/* ------------------------------------------------------------------- main */
-
-/* One line on stderr that says what is wrong and what mends it; exit 1. */
-void die(const char *format, ...)
-	__attribute__((format(printf, 1, 2), noreturn));
-/* A line on stderr with the seconds since the start. */
-void progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
-double now_s(void);
-/* xorshift64*; the same numbers every run. */
-uint64_t next_random(uint64_t *state);
-
-/* ----------------------------------------------------------------- corpus */
-
-struct corpus {
-	const char *name;
-	const char *what; /* where the pages come from, for people */
-	char *memory;	  /* mapped without huge pages */
-	size_t capacity;  /* pages of @memory */
-	/* Pages in random order, so that a part of them is a fair sample. */
-	char **page;
-	uint32_t pages;
-	/* What was read and left out. */
-	uint64_t seen, duplicates, same_filled;
-};
-
-/* Up to @pages pages of anonymous memory of processes that run @script. */
-void corpus_processes(struct corpus *corpus, const char *script,
-		      uint32_t pages);
-/* Up to @pages pages of shared libraries' and programs' files. */
-void corpus_libraries(struct corpus *corpus, uint32_t pages);
-void corpus_free(struct corpus *corpus);
-/* Memory that is neither in huge pages nor shared; zeroed and touched. */
-void *small_pages(size_t bytes);
+#include "bench.h"
 
 /* ---------------------------------------------------------------- measure */
 
@@ -142,4 +101,4 @@ void print_table(const struct run_facts *facts, const struct result *results,
 void write_json(const char *path, const struct run_facts *facts,
 		const struct result *results, unsigned int count);
 
-#endif /* BENCH_H */
+#endif /* BENCH_STORE_H */
