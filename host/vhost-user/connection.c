@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,10 +21,14 @@
 #define STEP_PAGES 256
 /* Least time between two messages about the configuration. */
 #define CONFIG_NS 100000000ull
-/* How long half a message may take, and a reply. */
-#define MESSAGE_S 10
+/* How long a message may take, and a VMM to read what it was answered. */
+#define MESSAGE_NS 10000000000ull
+/* Least time between two looks for a file descriptor when there is none. */
+#define DEAF_NS 100000000ull
 /* Polling begins with this, if it is worth while. */
 #define POLL_MIN_NS 4000
+/* Turns of the rings that a message waits for at most. */
+#define SETTLE_TURNS 16
 /* Looks at the rings between two at the clock, while polling. */
 #define POLL_LOOKS 16
 
@@ -129,7 +132,6 @@ static bool open_rings(struct connection *c)
 
 struct connection *connection_open(struct vm *vm, int fd)
 {
-	const struct timeval limit = { .tv_sec = MESSAGE_S };
 	struct connection *c = calloc(1, sizeof(*c));
 
 	if (!c ||
@@ -143,8 +145,6 @@ struct connection *connection_open(struct vm *vm, int fd)
 	c->vm = vm;
 	c->fd = fd;
 	c->num_rings = vm->options->num_fast + vm->options->num_bulk;
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 	if (!open_rings(c)) {
 		vm_report(vm, "connection ended: out of memory");
 		connection_close(c);
@@ -164,7 +164,62 @@ void connection_close(struct connection *c)
 	free(c);
 }
 
+/* ----------------------------------------------------------- the socket */
+
+uint64_t connection_deadline(void)
+{
+	return now_ns() + MESSAGE_NS;
+}
+
+bool connection_wait(struct connection *c, short events, uint64_t deadline)
+{
+	for (;;) {
+		struct pollfd fds[2] = {
+			{ .fd = c->fd, .events = events },
+			{ .fd = c->vm->stop_fd, .events = POLLIN },
+		};
+		uint64_t now = now_ns();
+
+		if (now >= deadline)
+			return false;
+		if (poll(fds, 2, (deadline - now) / 1000000 + 1) < 0 &&
+		    errno != EINTR)
+			return false;
+		if (fds[1].revents) {
+			c->ended = true; /* no fault */
+			return false;
+		}
+		if (fds[0].revents)
+			return true;
+	}
+}
+
+/*
+ * A message.  libvhost-user would wait for ever for a VMM that does not read
+ * its answers; where the socket takes anything, it takes the longest of them.
+ */
+static void dispatch(struct connection *c)
+{
+	/*
+	 * User Mode Linux takes any answer as a sign that rings are left alone,
+	 * and frees them: so they are, if they are empty.
+	 */
+	for (unsigned int i = 0; i < SETTLE_TURNS && !rings_sleep(c); i++)
+		rings_serve(c);
+	if (!connection_wait(c, POLLOUT, connection_deadline()))
+		connection_fail(c, "the answers to its messages are not read");
+	else if (!vu_dispatch(&c->dev))
+		c->ended = true;
+	message_done(c);
+}
+
 /* ----------------------------------------------------------- the store */
+
+void connection_wants_step(struct connection *c)
+{
+	if (!c->step_at)
+		c->step_at = now_ns() + STEP_NS;
+}
 
 static void store_step(struct connection *c, uint64_t now)
 {
@@ -191,6 +246,8 @@ static int next_timeout(struct connection *c, uint64_t now)
 
 	if (c->config_pending && c->config_at < at)
 		at = c->config_at;
+	if (c->deaf_until && c->deaf_until < at)
+		at = c->deaf_until;
 	if (at == UINT64_MAX)
 		return -1;
 	return at > now ? (at - now) / 1000000 + 1 : 0;
@@ -243,7 +300,8 @@ static unsigned int fill_fds(struct connection *c, struct pollfd *fds)
 
 	fds[0] = (struct pollfd){ .fd = c->fd, .events = POLLIN };
 	fds[1] = (struct pollfd){ .fd = c->vm->stop_fd, .events = POLLIN };
-	fds[2] = (struct pollfd){ .fd = c->vm->listen_fd, .events = POLLIN };
+	fds[2] = (struct pollfd){ .fd = c->deaf_until ? -1 : c->vm->listen_fd,
+				  .events = POLLIN };
 	for (unsigned int i = 0; i < c->num_rings; i++)
 		fds[n++] = (struct pollfd){
 			.fd = c->ring[i].watched ? c->ring[i].vq->kick_fd : -1,
@@ -264,8 +322,10 @@ static void turn_away(struct connection *c)
 	if (poll(&first, 1, 0))
 		return;
 	fd = accept4(c->vm->listen_fd, NULL, NULL, SOCK_CLOEXEC);
-	if (fd < 0)
+	if (fd < 0) {
+		c->deaf_until = now_ns() + DEAF_NS;
 		return;
+	}
 	close(fd);
 	if (!c->turned_away)
 		vm_report(c->vm,
@@ -290,6 +350,7 @@ static void drain_kick(struct connection *c, struct ring *ring, short revents)
 				ring->index);
 	else
 		count(&c->vm->counters.kicks);
+	ring->asleep = false;
 }
 
 static void handle_fds(struct connection *c, const struct pollfd *fds)
@@ -303,11 +364,8 @@ static void handle_fds(struct connection *c, const struct pollfd *fds)
 	for (unsigned int i = 0; i < c->num_rings; i++)
 		if (fds[FIXED_FDS + i].revents)
 			drain_kick(c, &c->ring[i], fds[FIXED_FDS + i].revents);
-	if (fds[0].revents && !c->ended) {
-		if (!vu_dispatch(&c->dev))
-			c->ended = true;
-		message_done(c);
-	}
+	if (fds[0].revents && !c->ended)
+		dispatch(c);
 }
 
 void connection_run(struct connection *c)
@@ -327,11 +385,14 @@ void connection_run(struct connection *c)
 				   "truncated, or a page of it faulty?)");
 			break;
 		}
-		if (busy && !c->step_at)
-			c->step_at = now_ns() + STEP_NS;
-		if (!busy && (poll_rings(c) || !rings_sleep(c)))
+		if (busy)
+			connection_wants_step(c);
+		if (!busy &&
+		    (poll_rings(c) || !rings_sleep(c) || c->guard.tripped))
 			continue;
 		now = now_ns();
+		if (now >= c->deaf_until)
+			c->deaf_until = 0;
 		store_step(c, now);
 		config_step(c, now);
 		if (!busy)

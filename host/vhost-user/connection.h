@@ -30,6 +30,8 @@ struct ring {
 	struct vhost_vring_addr addr;
 	bool has_addr;
 	bool quiet;   /* we turned its notifications off */
+	bool asleep;  /* it was empty, and will notify: not looked at until then
+		       */
 	bool watched; /* kick_fd is polled */
 };
 
@@ -51,8 +53,9 @@ struct connection {
 	uint64_t step_at;   /* ns; when the store has work; 0: it has none */
 	uint64_t config_at; /* ns; the driver is not told more before */
 	bool config_pending;
-	bool turned_away; /* somebody was; said once */
-	uint64_t poll_ns; /* how long to poll before the next sleep */
+	bool turned_away;    /* somebody was; said once */
+	uint64_t deaf_until; /* ns; nobody could be turned away: no files */
+	uint64_t poll_ns;    /* how long to poll before the next sleep */
 };
 
 static inline struct connection *connection_of(VuDev *dev)
@@ -63,6 +66,16 @@ static inline struct connection *connection_of(VuDev *dev)
 
 /* @fd: is closed.  NULL: out of memory, said. */
 struct connection *connection_open(struct vm *vm, int fd);
+/* The store has something to clear away. */
+void connection_wants_step(struct connection *connection);
+/*
+ * Wait for @events of the socket until @deadline_ns of the monotonic clock.
+ * False: they did not come, or the process ends.
+ */
+bool connection_wait(struct connection *connection, short events,
+		     uint64_t deadline_ns);
+/* When a message that begins now must be over. */
+uint64_t connection_deadline(void);
 /* Until it ends, or the process does. */
 void connection_run(struct connection *connection);
 void connection_close(struct connection *connection);
@@ -85,6 +98,8 @@ bool message_config_changed(struct connection *connection);
 
 void ring_started(VuDev *dev, int index, bool started);
 void ring_kicked(VuDev *dev, int index);
+/* The VMM has set it up, perhaps again: what we knew of it does not hold. */
+void ring_is_new(struct ring *ring);
 /* All of @ring lies in memory that is mapped, and is aligned? */
 bool ring_is_mapped(const struct ring *ring);
 /* Serve up to a batch of each ring's requests.  False: there were none. */

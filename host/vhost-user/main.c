@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "guard.h"
@@ -31,6 +32,9 @@
 #include "socket.h"
 #include "stats.h"
 #include "vm.h"
+
+/* How long the process waits for a thread at its end. */
+#define JOIN_S 5
 
 static struct options options;
 static struct vm vms[MAX_VMS];
@@ -104,6 +108,32 @@ static void *run(void *opaque)
 	return NULL;
 }
 
+static void remove_sockets(void)
+{
+	for (unsigned int i = 0; i < options.num_sockets; i++)
+		unlink(options.socket_path[i]);
+	if (options.stats_path)
+		unlink(options.stats_path);
+}
+
+/*
+ * Wait for a VM's thread.  A descriptor of its VMM's, an eventfd that is full
+ * and blocks, may hold it for ever: not the process.
+ */
+static void join(struct vm *vm)
+{
+	struct timespec end;
+
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += JOIN_S;
+	if (!pthread_timedjoin_np(vm->thread, NULL, &end))
+		return;
+	report("%s: hangs in a descriptor of its VMM's, and is left behind",
+	       vm->name);
+	remove_sockets();
+	_exit(1);
+}
+
 int main(int argc, char **argv)
 {
 	struct thread_args args[MAX_VMS];
@@ -134,7 +164,7 @@ int main(int argc, char **argv)
 	wait_for_end(signal_fd, stats_fd, ended_fd);
 	eventfd_write(stop_fd, 1);
 	for (unsigned int i = 0; i < num; i++)
-		pthread_join(vms[i].thread, NULL);
+		join(&vms[i]);
 	for (unsigned int i = 0; i < num; i++)
 		vm_close(&vms[i]);
 	if (options.stats_path)

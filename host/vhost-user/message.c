@@ -11,11 +11,14 @@
  * in-flight buffers: docs/vhost-user.md says why) end the connection.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
+#include <linux/magic.h>
 #include <linux/virtio_config.h>
 
 #include "connection.h"
@@ -51,7 +54,8 @@ static void close_fds(VhostUserMsg *m)
  * Exactly @size bytes.  0: the peer closed the connection before the first;
  * -1: it did so later, or took too long.
  */
-static int read_all(int fd, void *to, size_t size, VhostUserMsg *m)
+static int read_all(struct connection *c, void *to, size_t size,
+		    VhostUserMsg *m, uint64_t deadline)
 {
 	union {
 		char bytes[CMSG_SPACE(MAX_FDS * sizeof(int))];
@@ -67,10 +71,12 @@ static int read_all(int fd, void *to, size_t size, VhostUserMsg *m)
 			.msg_control = &control,
 			.msg_controllen = sizeof(control),
 		};
-		ssize_t n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
+		ssize_t n =
+			recvmsg(c->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 		struct cmsghdr *cmsg;
 
-		if (n < 0 && errno == EINTR)
+		if (n < 0 && errno == EAGAIN &&
+		    connection_wait(c, POLLIN, deadline))
 			continue;
 		cmsg = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
 		if (cmsg && cmsg->cmsg_level == SOL_SOCKET &&
@@ -91,10 +97,11 @@ static int read_all(int fd, void *to, size_t size, VhostUserMsg *m)
 bool message_read(VuDev *dev, int fd, VhostUserMsg *m)
 {
 	struct connection *c = connection_of(dev);
+	uint64_t deadline = connection_deadline();
 	int ok;
 
 	m->fd_num = 0;
-	ok = read_all(fd, m, VHOST_USER_HDR_SIZE, m);
+	ok = read_all(c, m, VHOST_USER_HDR_SIZE, m, deadline);
 	if (ok == 0) {
 		c->ended = true; /* no fault */
 		return false;
@@ -104,7 +111,8 @@ bool message_read(VuDev *dev, int fd, VhostUserMsg *m)
 				m->request, m->size);
 		ok = -1;
 	} else if (ok > 0 && m->size) {
-		ok = read_all(fd, &m->payload, m->size, m) > 0 ? 1 : -1;
+		ok = read_all(c, &m->payload, m->size, m, deadline) > 0 ? 1
+									: -1;
 	}
 	if (ok < 0) {
 		connection_fail(
@@ -181,6 +189,18 @@ static bool is_range(uint64_t start, uint64_t size)
 	return size <= MAX_ADDRESS && start <= MAX_ADDRESS - size;
 }
 
+/*
+ * A mapping of huge pages has whole ones: another cannot be unmapped, nor
+ * replaced when the host has no page for it.
+ */
+static bool is_whole(const VhostUserMemoryRegion *r, int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) || fs.f_type != HUGETLBFS_MAGIC ||
+	       !((r->mmap_offset + r->memory_size) % fs.f_bsize);
+}
+
 static bool check_region(struct connection *c, const VhostUserMemoryRegion *r,
 			 int fd)
 {
@@ -208,6 +228,13 @@ static bool check_region(struct connection *c, const VhostUserMemoryRegion *r,
 				(unsigned long long)r->memory_size,
 				(unsigned long long)r->mmap_offset,
 				(unsigned long long)st.st_size);
+	else if (!is_whole(r, fd))
+		connection_fail(c,
+				"memory at 0x%llx, 0x%llx bytes at 0x%llx of "
+				"its file: ends within a huge page",
+				(unsigned long long)r->guest_phys_addr,
+				(unsigned long long)r->memory_size,
+				(unsigned long long)r->mmap_offset);
 	return !c->ended;
 }
 
@@ -251,6 +278,13 @@ static void unmap_ring(struct ring *ring)
 	memset(&ring->vq->vra, 0, sizeof(ring->vq->vra));
 }
 
+/* What is left of them is mapped again when the message is done. */
+static void unmap_rings(struct connection *c)
+{
+	for (unsigned int i = 0; i < c->num_rings; i++)
+		unmap_ring(&c->ring[i]);
+}
+
 static void check_rings(struct connection *c)
 {
 	for (unsigned int i = 0; i < c->num_rings; i++) {
@@ -292,6 +326,13 @@ static bool set_addr(struct connection *c, const VhostUserMsg *m)
 		return false;
 	ring->addr = m->payload.addr;
 	ring->has_addr = true;
+	ring_is_new(ring);
+	/*
+	 * libvhost-user goes on at the used index where it had another one in
+	 * mind; but it keeps what it read of the ring before.
+	 */
+	ring->vq->last_avail_idx = 0;
+	ring->vq->shadow_avail_idx = 0;
 	if (!ring_is_mapped(ring))
 		connection_fail(c,
 				"ring %u of %u: its addresses 0x%llx, 0x%llx, "
@@ -311,6 +352,11 @@ static bool set_fd(struct connection *c, const VhostUserMsg *m)
 		return false;
 	if (!none && m->fd_num != 1)
 		connection_fail(c, "%s: without a descriptor",
+				vu_request_to_string(m->request));
+	else if (none && m->request == VHOST_USER_SET_VRING_KICK)
+		connection_fail(c,
+				"%s: rings that do not notify are not "
+				"served: give a descriptor",
 				vu_request_to_string(m->request));
 	return !c->ended;
 }
@@ -351,20 +397,28 @@ static void set_features(struct connection *c, uint64_t accepted)
 			c->ring[i].vq->enable = 1;
 }
 
+/* The message has the bytes that it speaks of, and so has the space. */
+static bool config_is_there(struct connection *c, const VhostUserMsg *m)
+{
+	const VhostUserConfig config = m->payload.config; /* m is packed */
+	const uint32_t space = VHOST_USER_MAX_CONFIG_SIZE;
+
+	if (config.offset > space || config.size > space - config.offset ||
+	    m->size < CONFIG_HEADER + config.size)
+		connection_fail(
+			c, "configuration: %u bytes from %u on: there are %u",
+			config.size, config.offset, space);
+	return !c->ended;
+}
+
 static void get_config(struct connection *c, VhostUserMsg *m)
 {
 	const VhostUserConfig config = m->payload.config; /* m is packed */
 	uint8_t space[VHOST_USER_MAX_CONFIG_SIZE] = { 0 };
 	struct virtio_tmem_config now;
 
-	if (config.offset > sizeof(space) ||
-	    config.size > sizeof(space) - config.offset ||
-	    m->size < CONFIG_HEADER + config.size) {
-		connection_fail(
-			c, "configuration: %u bytes from %u on: there are %zu",
-			config.size, config.offset, sizeof(space));
+	if (!config_is_there(c, m))
 		return;
-	}
 	tmem_server_get_config(c->vm->server, &now);
 	memcpy(space, &now, sizeof(now));
 	memcpy(m->payload.config.region, space + config.offset, config.size);
@@ -379,17 +433,16 @@ static void set_config(struct connection *c, const VhostUserMsg *m)
 {
 	const VhostUserConfig config = m->payload.config; /* m is packed */
 
-	if (config.offset != offsetof(struct virtio_tmem_config, generation) ||
-	    config.size != sizeof(uint32_t) ||
-	    m->size < CONFIG_HEADER + config.size) {
-		connection_fail(
-			c,
-			"configuration: %u bytes written at %u: only "
-			"generation can be, by a VMM whose machine is reset",
-			config.size, config.offset);
+	if (!config_is_there(c, m))
 		return;
-	}
-	tmem_server_system_reset(c->vm->server);
+	/*
+	 * Other writes have no effect: VMMs that do not know the device pass
+	 * on what a guest writes, and may end with the connection.
+	 */
+	if (config.offset == offsetof(struct virtio_tmem_config, generation) &&
+	    config.size == sizeof(uint32_t))
+		tmem_server_system_reset(c->vm->server);
+	connection_wants_step(c);
 }
 
 /* True: the message is done with. */
@@ -414,17 +467,27 @@ static bool process(struct connection *c, VhostUserMsg *m, int *reply)
 				(unsigned long long)PROTOCOL_FEATURES);
 		return false;
 	case VHOST_USER_SET_MEM_TABLE:
-		return !check_table(c, m);
+		if (!check_table(c, m))
+			return true;
+		unmap_rings(c);
+		return false;
 	case VHOST_USER_ADD_MEM_REG:
 		region = m->payload.memreg.region;
 		return !check_region(c, &region, m->fds[0]);
 	case VHOST_USER_REM_MEM_REG:
-		/* What is left of them is mapped again afterwards. */
-		for (unsigned int i = 0; i < c->num_rings; i++)
-			unmap_ring(&c->ring[i]);
+		unmap_rings(c);
 		return false;
 	case VHOST_USER_SET_VRING_NUM:
 		return !set_num(c, m);
+	case VHOST_USER_SET_VRING_BASE:
+		/*
+		 * The used index, which SET_VRING_ADDR finds, says where to go
+		 * on (docs/vhost-user.md).  VMMs that send this one later may
+		 * mean the available index, and skip what a back end that died
+		 * has not served.
+		 */
+		check_ring(c, m, m->payload.state.index);
+		return true;
 	case VHOST_USER_SET_VRING_ADDR:
 		return !set_addr(c, m);
 	case VHOST_USER_SET_VRING_KICK:
@@ -463,7 +526,6 @@ void message_done(struct connection *c)
 {
 	const VuDev *dev = &c->dev;
 
-	check_rings(c);
 	c->guard.num = 0;
 	for (unsigned int i = 0; i < dev->nregions; i++)
 		c->guard.region[i] = (struct guard_region){
@@ -472,6 +534,8 @@ void message_done(struct connection *c)
 				dev->regions[i].mmap_offset,
 		};
 	c->guard.num = dev->nregions;
+	/* It reads them: after the guard knows where they are. */
+	check_rings(c);
 }
 
 bool message_config_changed(struct connection *c)

@@ -27,6 +27,27 @@ static bool is_ready(struct ring *ring)
 }
 
 /*
+ * A ring that sleeps is not looked at, whatever else wakes us: User Mode Linux
+ * frees rings without stopping them when a driver goes (it forgets that it
+ * negotiated VHOST_USER_F_PROTOCOL_FEATURES, and so disables none), and what is
+ * in their memory then is no request.
+ */
+static bool is_awake(struct ring *ring)
+{
+	return !ring->asleep && is_ready(ring);
+}
+
+void ring_is_new(struct ring *ring)
+{
+	/*
+	 * Its notifications may be off: this process turned them off before
+	 * the ring was stopped, or the one before it did.
+	 */
+	ring->quiet = true;
+	ring->asleep = false;
+}
+
+/*
  * libvhost-user keeps what it knew of the ring before it was stopped; for the
  * driver it is a new one.
  */
@@ -39,10 +60,11 @@ void ring_started(VuDev *dev, int index, bool started)
 	vq->signalled_used_valid = false;
 	vq->notification = true;
 	vq->inuse = 0;
-	c->ring[index].quiet = false;
+	ring_is_new(&c->ring[index]);
 	for (unsigned int i = 0; i < c->num_rings; i++)
 		any |= c->ring[i].vq->started;
-	if (!any) {
+	/* There are VMMs that set rings up again and never stop them. */
+	if (!any || started) {
 		dev->broken = false;
 		c->broken = false;
 	}
@@ -106,6 +128,7 @@ static bool serve_one(struct ring *ring, struct request *req)
 		return false;
 	}
 	if (ret < 0) {
+		ring->vq->inuse--;
 		c->dev.broken = true;
 		c->dev.panic(&c->dev,
 			     "a request that leaves no room for an answer");
@@ -124,7 +147,7 @@ static bool ring_serve(struct ring *ring)
 	struct request *req;
 	bool go_on = true;
 
-	if (!is_ready(ring) || vu_queue_empty(&c->dev, ring->vq))
+	if (!is_awake(ring) || vu_queue_empty(&c->dev, ring->vq))
 		return false;
 	if (!ring->quiet) {
 		vu_queue_set_notification(&c->dev, ring->vq, 0);
@@ -158,7 +181,7 @@ bool rings_pending(struct connection *c)
 
 	c->serving = true;
 	for (unsigned int i = 0; i < c->num_rings && !pending; i++)
-		pending = is_ready(&c->ring[i]) &&
+		pending = is_awake(&c->ring[i]) &&
 			  !vu_queue_empty(&c->dev, c->ring[i].vq);
 	c->serving = false;
 	return pending && !c->guard.tripped;
@@ -174,5 +197,11 @@ bool rings_sleep(struct connection *c)
 			ring->quiet = false;
 		}
 	}
-	return !rings_pending(c);
+	if (rings_pending(c))
+		return false;
+	/* One that is not ready may be notified before it is. */
+	for (unsigned int i = 0; i < c->num_rings; i++)
+		if (is_ready(&c->ring[i]))
+			c->ring[i].asleep = true;
+	return true;
 }

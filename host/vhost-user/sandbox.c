@@ -66,7 +66,6 @@ static const int allowed[] = {
 	SCMP_SYS(recvmsg),
 	SCMP_SYS(sendmsg),
 	SCMP_SYS(sendto),
-	SCMP_SYS(setsockopt),
 	SCMP_SYS(shutdown),
 	SCMP_SYS(unlink),
 };
@@ -97,7 +96,13 @@ static void filter_calls(void)
 void sandbox_enter(int filter)
 {
 	const struct rlimit none = { 0, 0 };
+	struct rlimit files;
 
+	/* A VMM may send more descriptors than the usual soft limit allows. */
+	if (!getrlimit(RLIMIT_NOFILE, &files)) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
 	if (setrlimit(RLIMIT_CORE, &none) || prctl(PR_SET_DUMPABLE, 0) ||
 	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		fatal("cannot turn off core dumps: %s", strerror(errno));

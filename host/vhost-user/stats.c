@@ -4,6 +4,7 @@
  * tmem_stats.
  */
 #include <inttypes.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,8 +106,10 @@ void stats_send(int listen_fd, struct vm *vms, unsigned int num)
 	size_t size = 0;
 	FILE *out;
 
-	if (fd < 0)
+	if (fd < 0) {
+		poll(NULL, 0, 100); /* no files: not at full speed */
 		return;
+	}
 	out = open_memstream(&text, &size);
 	if (out) {
 		struct tmem_stats stats;

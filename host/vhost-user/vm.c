@@ -19,8 +19,8 @@
 
 /* Pages that are cleared away at a time while nobody is connected. */
 #define STEP_PAGES 1024
-/* Store work that comes later: as QEMU's device has it. */
-#define STEP_MS 10
+/* ... and how often. */
+#define STEP_MS 1
 
 static uint32_t random_generation(void)
 {
@@ -136,14 +136,6 @@ static bool holds_pages(struct vm *vm)
 	return tmem_server_list_pools(vm->server, &pool, 1) > 0;
 }
 
-/* The VMM is gone for good: so are its pages. */
-static void forget(struct vm *vm)
-{
-	tmem_server_system_reset(vm->server);
-	while (tmem_step(vm->store, STEP_PAGES))
-		;
-}
-
 /*
  * Wait for the next connection, with @vm's pages for the grace time.  -1: the
  * process ends.
@@ -162,13 +154,15 @@ static int next_connection(struct vm *vm)
 		int fd, timeout = -1;
 
 		if (held && now >= end) {
-			forget(vm);
+			/* The VMM is gone for good: so are its pages. */
+			tmem_server_system_reset(vm->server);
 			held = false;
 		}
-		if (held)
-			timeout = tmem_step(vm->store, STEP_PAGES)
-					  ? STEP_MS
-					  : (int)(end - now);
+		/* Of pools that have ended, too, perhaps by its last word. */
+		if (tmem_step(vm->store, STEP_PAGES))
+			timeout = STEP_MS;
+		else if (held)
+			timeout = end - now;
 		if (poll(fds, 2, timeout) < 0 && errno != EINTR)
 			fatal("%s: poll: %s", vm->name, strerror(errno));
 		if (fds[0].revents)
