@@ -29,6 +29,21 @@ def test_pressure(kernel):
         back.wait(lambda stats: stats["persistent_pages"] == 0)
 
 
+@on(*lab.UML)
+def test_reload(kernel):
+    """The driver goes and comes back, and the device is as new."""
+    with backend("--reserved=256M") as back, uml(kernel, back.path) as vm:
+        for _ in range(5):
+            vm.run("modprobe -r tmem_swap; ! grep tmem /proc/modules; modprobe tmem_swap sync=0; "
+                   "udevadm settle; dd if=/dev/urandom of=/dev/tmem0 bs=4k count=64 oflag=direct "
+                   "2>/dev/null; blkdiscard /dev/tmem0; swapon /dev/tmem0; swapoff /dev/tmem0",
+                   timeout=60)
+        vm.run("swapon /dev/tmem0")
+        workset(vm, MEMORY + 80, "-r 1")
+        honest(vm, back.vm(), 20000)
+        equal(back.vm()["broken"], 0, "resets that the device asked for")
+
+
 @on("uml-7")
 def test_pressure_smp(kernel):
     """Two CPUs, and processes that share pages copy-on-write."""
@@ -101,9 +116,9 @@ def test_killed(kernel):
 @on("uml-7")
 def test_idle(kernel):
     """A guest that does nothing costs nothing: no request, no kick, no wake-up."""
-    with backend("--reserved=64M") as back, uml(kernel, back.path) as vm:
+    with backend("--reserved=256M") as back, uml(kernel, back.path) as vm:
         vm.run("swapon /dev/tmem0")
-        workset(vm, 160, "-r 0")
+        workset(vm, 160, "-r 1")
         time.sleep(2)
         before = back.vm()
         time.sleep(60 if lab.LONG else 10)

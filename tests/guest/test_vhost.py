@@ -121,8 +121,10 @@ test_machine_reset.kernels = ("6.1",)
 
 @on("6.1")
 def test_migration(kernel):
-    """Refused, with the device's name, whatever it holds."""
+    """It and savevm are refused, with the device's name, whatever it holds."""
     with backend("--reserved=64M") as back, vhost_guest(kernel, back.path) as vm:
+        said = vm.qmp("human-monitor-command", **{"command-line": "savevm one"})
+        assert "tmem0" in said, f"savevm: {said}"
         try:
             vm.qmp("migrate", uri=f"file:{vm.dir}/image")
         except VMError as error:
