@@ -12,9 +12,9 @@ help:
 	@echo "make check-qtest    the QEMU device without a guest"
 	@echo "make check-modules  the driver compiles without a warning, as checkpatch wants it"
 	@echo "make check-guest    guests that swap, on three kernels; KERNEL=6.1 for one, TESTS=swap"
-	@echo "make check-uml      guests as User Mode Linux, 7.x and 5.10, on vhost-user-tmem"
+	@echo "make check-uml      guests as User Mode Linux, 7.x, 5.10 and one with KASAN and lockdep"
 	@echo "make check-mutants  each known bug, brought back, must fail a test"
-	@echo "make coverage       lines that tests execute, of the server and the QEMU device"
+	@echo "make coverage       lines that tests execute: the server, the QEMU device, the driver"
 	@echo "make fuzz           each fuzz target for a while: SECONDS=60 must be given"
 	@echo "make fuzz-long      all of them together for hours: HOURS=8 must be given"
 	@echo "make check-fresh    both README commands in a Debian that has git and make only"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench-swap     swap on virtio-tmem, virtio-blk in RAM, zram: one guest, one run"
 	@echo "make check-tools    the benchmarks run; claims are judged as they should be"
 	@echo "make bench-store    libtmem against bare LZ4: 2 minutes, a table and JSON"
+	@echo "make bench-vhost    vhost-user-tmem against vhost-user-blk and zram, without a guest and with"
 	@echo "make verify-claims  what was measured against docs/claims.toml"
 	@echo "make spec           the device specification as a PDF"
 	@echo "make qemu           QEMU with the device; prints where the binary is"
@@ -45,7 +46,7 @@ check-guest:
 	@tests/guest/run $(KERNEL:%=--kernel %) $(TESTS)
 check-uml:
 	@scripts/install-packages guest uml vhost_user
-	@tests/guest/run --kernel uml-7 --kernel uml-5.10 $(TESTS)
+	@tests/guest/run --kernel uml-7 --kernel uml-5.10 --kernel uml-debug $(TESTS)
 check-mutants:
 	@scripts/install-packages build guest
 	@scripts/check-mutants $(MUTANTS)
@@ -66,6 +67,9 @@ bench-swap:
 bench-store:
 	@scripts/install-packages build
 	@scripts/bench-store
+bench-vhost:
+	@scripts/install-packages guest uml bench_vhost
+	@bench/bench-vhost $(ARGS)
 verify-claims:
 	@scripts/install-packages build
 	@scripts/verify-claims $(ARGS)
@@ -84,4 +88,4 @@ clean:
 
 .PHONY: help demo check check-setup check-unit check-model check-conformance check-asan check-tsan check-vhost-user \
 	check-qtest check-modules check-tools check-guest check-uml check-mutants check-fresh coverage fuzz fuzz-long \
-	soak bench-swap bench-store verify-claims spec qemu vhost-user modules dkms clean
+	soak bench-swap bench-store bench-vhost verify-claims spec qemu vhost-user modules dkms clean
