@@ -30,8 +30,7 @@ struct ring {
 	struct vhost_vring_addr addr;
 	bool has_addr;
 	bool quiet;   /* we turned its notifications off */
-	bool asleep;  /* it was empty, and will notify: not looked at until then
-		       */
+	bool asleep;  /* was empty, will notify: not looked at before */
 	bool watched; /* kick_fd is polled */
 };
 

@@ -439,9 +439,10 @@ static void set_config(struct connection *c, const VhostUserMsg *m)
 	 * Other writes have no effect: VMMs that do not know the device pass
 	 * on what a guest writes, and may end with the connection.
 	 */
-	if (config.offset == offsetof(struct virtio_tmem_config, generation) &&
-	    config.size == sizeof(uint32_t))
-		tmem_server_system_reset(c->vm->server);
+	if (config.offset != offsetof(struct virtio_tmem_config, generation) ||
+	    config.size != sizeof(uint32_t))
+		return;
+	tmem_server_system_reset(c->vm->server);
 	connection_wants_step(c);
 }
 
