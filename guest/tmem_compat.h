@@ -67,6 +67,18 @@ static inline int tmem_compat_find_vqs(struct virtio_device *vdev,
 	return rc;
 }
 
+/* --- reclaim --- */
+
+/* Rounds in which kswapd of @page's node has reclaimed nothing, since it last did. */
+static inline int tmem_compat_kswapd_failures(const struct page *page)
+{
+#ifdef TMEM_HAVE_ATOMIC_FAILURES
+	return atomic_read(&page_pgdat(page)->kswapd_failures);
+#else
+	return READ_ONCE(page_pgdat(page)->kswapd_failures);
+#endif
+}
+
 /* --- memory encryption --- */
 
 /* The host cannot read this guest's memory, unless it is handed out. */

@@ -34,6 +34,7 @@ enum tmem_swap_stat {
 	TMEM_SWAP_WRITES,	/* slots written to the device */
 	TMEM_SWAP_REFUSALS,	/* slots that the device refused for good */
 	TMEM_SWAP_RETRIES,	/* requests tried again after a refusal */
+	TMEM_SWAP_KSWAPD_WAITS,	/* writes that kswapd waited with */
 	TMEM_SWAP_FLUSHED,	/* slots flushed */
 	TMEM_SWAP_FREED,	/* slots freed by swap */
 	TMEM_SWAP_DISCARDED,	/* slots discarded or zeroed by block requests */
@@ -211,7 +212,7 @@ bool tmem_swap_flushing(struct tmem_swap *swap, unsigned long first,
 void tmem_swap_schedule_flush(struct tmem_swap *swap);
 void tmem_swap_flush_work(struct work_struct *work);
 
-bool tmem_swap_closed_to_write(struct tmem_swap *swap);
+bool tmem_swap_closed_to_write(struct tmem_swap *swap, struct page *page);
 void tmem_swap_close(struct tmem_swap *swap);
 void tmem_swap_open_up(struct tmem_swap *swap);
 void tmem_swap_refuse(struct tmem_swap *swap, unsigned long slot,

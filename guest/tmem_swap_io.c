@@ -522,7 +522,7 @@ static void tmem_swap_rw(struct tmem_swap *swap, struct bio *bio)
 	struct bio_list bios = BIO_EMPTY_LIST;
 
 	if (op_is_write(bio_op(bio)) && nr) {
-		if (tmem_swap_closed_to_write(swap)) {
+		if (tmem_swap_closed_to_write(swap, bio_page(bio))) {
 			tmem_swap_refuse(swap, first, nr);
 			bio_io_error(bio);
 			tmem_swap_leave(swap);
@@ -596,7 +596,7 @@ static int tmem_swap_rw_one(struct tmem_swap *swap, unsigned long slot,
 	int error;
 
 	if (write) {
-		if (tmem_swap_closed_to_write(swap)) {
+		if (tmem_swap_closed_to_write(swap, page)) {
 			tmem_swap_refuse(swap, slot, 1);
 			return -ENOSPC;
 		}

@@ -137,6 +137,7 @@ TMEM_SWAP_ATTR(zero_reads, TMEM_SWAP_ZERO_READS);
 TMEM_SWAP_ATTR(writes, TMEM_SWAP_WRITES);
 TMEM_SWAP_ATTR(refusals, TMEM_SWAP_REFUSALS);
 TMEM_SWAP_ATTR(retries, TMEM_SWAP_RETRIES);
+TMEM_SWAP_ATTR(kswapd_waits, TMEM_SWAP_KSWAPD_WAITS);
 TMEM_SWAP_ATTR(flushed, TMEM_SWAP_FLUSHED);
 TMEM_SWAP_ATTR(freed, TMEM_SWAP_FREED);
 TMEM_SWAP_ATTR(discarded, TMEM_SWAP_DISCARDED);
@@ -168,6 +169,7 @@ static struct attribute *tmem_swap_attrs[] = {
 	&dev_attr_writes.attr,
 	&dev_attr_refusals.attr,
 	&dev_attr_retries.attr,
+	&dev_attr_kswapd_waits.attr,
 	&dev_attr_flushed.attr,
 	&dev_attr_freed.attr,
 	&dev_attr_discarded.attr,

@@ -23,8 +23,10 @@
 #define TMEM_SWAP_FLUSH_RETRY	HZ
 /* How long, at most, a device that is full is not asked again. */
 #define TMEM_SWAP_MAX_CLOSED	(HZ / 4)
-/* How long, at most, kswapd waits for its turn to ask. */
+/* How long, at most, kswapd waits for its turn to ask, */
 #define TMEM_SWAP_MAX_KSWAPD_WAIT	HZ
+/* and after how many rounds in which it has reclaimed nothing; it gives up after 16. */
+#define TMEM_SWAP_KSWAPD_PATIENCE	4
 
 /* --- slots --- */
 
@@ -209,22 +211,30 @@ static bool tmem_swap_closed(struct tmem_swap *swap)
 }
 
 /*
- * As above, for a write; sleeps.  kswapd that reclaims nothing in 16 rounds
- * leaves that to who allocates, and those who must not do I/O (a file system
- * that reads, in particular) then wait for ever, even if the device has room
- * again: nobody is left who swaps.  So kswapd does not meet refusals at the
- * speed of the CPU.  It waits until it is its turn to ask.
+ * As above, for a write of @page; sleeps.  kswapd that reclaims nothing in 16
+ * rounds leaves that to who allocates, and those who must not do I/O (a file
+ * system that reads, in particular) then wait for ever, even if the device has
+ * room again: nobody is left who swaps.  So kswapd that is about to give up does
+ * not meet refusals at the speed of the CPU.  It waits until it is its turn to
+ * ask.  As long as it finds something else to reclaim, files, it must not wait:
+ * all who allocate would.
  */
-bool tmem_swap_closed_to_write(struct tmem_swap *swap)
+bool tmem_swap_closed_to_write(struct tmem_swap *swap, struct page *page)
 {
 	unsigned long end = jiffies + TMEM_SWAP_MAX_KSWAPD_WAIT;
 
-	while (tmem_swap_closed(swap)) {
-		if (!current_is_kswapd() || tmem_is_ending(swap->dev) ||
-		    READ_ONCE(swap->dead) || time_after(jiffies, end))
+	if (!tmem_swap_closed(swap))
+		return false;
+	if (!current_is_kswapd() ||
+	    tmem_compat_kswapd_failures(page) < TMEM_SWAP_KSWAPD_PATIENCE)
+		return true;
+	tmem_swap_count(swap, TMEM_SWAP_KSWAPD_WAITS, 1);
+	do {
+		if (tmem_is_ending(swap->dev) || READ_ONCE(swap->dead) ||
+		    time_after(jiffies, end))
 			return true;
 		schedule_timeout_uninterruptible(1);
-	}
+	} while (tmem_swap_closed(swap));
 	return false;
 }
 

@@ -346,6 +346,21 @@ def full_for_a_while(vm):
     return True
 
 
+@on("5.10", "6.1", "6.12")
+def test_full_and_reading(kernel):
+    """A full device does not hold up kswapd, which has files to reclaim."""
+    with guest(kernel, mem=192, reserved=1, size=4,
+               append="tmem_swap.disksize_mb=256 tmem_swap.force=1") as vm:
+        # More than the store takes, so that it is full; it stays cold and would be swapped out.
+        vm.run("set -e; swapon /dev/tmem0; mkdir /tmp/pages; "
+               "mount -t tmpfs -o size=90% none /tmp/pages; "
+               "head -c 80M /dev/urandom >/tmp/pages/data")
+        vm.run("for i in 1 2 3; do cat /dev/vda; done >/dev/null", timeout=300)
+        disk = vm.swap_stats()
+        assert disk["refusals"] > 100, disk
+        assert disk["kswapd_waits"] < disk["refusals"] / 10, disk
+
+
 @on("6.1")
 def test_limits_change(kernel):
     """The limit falls below what is held: puts are refused, nothing is lost.  A promise
