@@ -23,8 +23,12 @@ TIMES = ("fill", "ordered", "random", "redis")
 VALUE = 16320           # bytes of redis' values
 IDLE_S = 60
 REFUSED = "tmem_swap.disksize_mb=256 tmem_swap.force=1"
-# The usual one, and one that has the kernel try again and again what is refused.
-SWAPPINESS = (60, 180)
+# What a guest may swap on that refuses every page: command, and how many it has refused.
+REFUSERS = {
+    "none": ("true", lambda vm: 0),
+    "tmem": ("swapon /dev/tmem0", lambda vm: vm.swap_stats()["refusals"]),
+    "zram": ("swapon /dev/zram0", lambda vm: int(vm.read("/sys/block/zram0/io_stat").split()[1])),
+}
 LEAST_PAGES = 2000      # swapped out by the working set
 
 
@@ -175,43 +179,44 @@ def swapping(folder, args):
 
 
 def refused(folder, args):
-    """{swappiness: {ratio: of a job's time beside a reader of files with a swap disk that refuses
-    all, over the time without one; refusals: pages refused in the job}}"""
-    # The file is read through the page cache, so that the guest is always short of memory.
+    """{medium: {ratio: of a job's time with a swap disk that refuses all, over the time without
+    one; refusals: pages refused in the job}}.  The guest has pages that nobody touches, which its
+    kernel would swap out, and reads a file through the page cache, so that it is always short of
+    memory.  zram is refusing beyond a limit of a page: what any disk that is full costs."""
     job = (f"start=$(date +%s%N); (for i in 1 2 3 4; do dd if=/dev/ubda of=/dev/null bs=1M "
-           f"2>/dev/null; done) & workset -m {args.mem * 6 // 10} -r 6 -w 10; wait; "
+           f"2>/dev/null; done) & workset -m {args.mem * 3 // 10} -r 6 -w 10; wait; "
            "echo elapsed $((($(date +%s%N) - start) / 1000000))")
-    out = {}
+    rounds = []
     with daemons.tmem(folder, 0, "--size=16M", "--persistent-max=4096") as back, \
             UML(args.kernel, mem=args.mem, sockets=[back.path], append=REFUSED) as vm:
-        for swappiness in SWAPPINESS:
-            vm.run(f"echo {swappiness} >/proc/sys/vm/swappiness")
-            with Alive(f"every put refused, swappiness {swappiness}"):
-                rounds = [refused_once(vm, job, number) for number in range(args.rounds)]
-            out[f"swappiness_{swappiness}"] = {"ratio": quartiles([ratio for ratio, _ in rounds]),
-                                               "refusals": quartiles([n for _, n in rounds])}
+        vm.run("set -e; echo 256M >/sys/block/zram0/disksize; mkswap /dev/zram0; "
+               "echo 4096 >/sys/block/zram0/mem_limit; mkdir /tmp/pages; "
+               "mount -t tmpfs -o size=90% none /tmp/pages; "
+               f"head -c {args.mem // 6}M /dev/urandom >/tmp/pages/data")
+        with Alive("every put refused"):
+            # Each medium is first, second and third as often.
+            for number in range(3 * args.rounds):
+                media = list(REFUSERS)
+                rounds.append({medium: refused_once(vm, job, medium)
+                               for medium in media[number % 3:] + media[:number % 3]})
         stats = back.vm()
-        if stats["puts"] or not found_any(out):
-            vm.fail(f"not every put was refused, or none was made: {out}, {stats}")
+    out = {medium: {"ratio": quartiles([found[medium][0] / found["none"][0] for found in rounds]),
+                    "refusals": quartiles([found[medium][1] for found in rounds])}
+           for medium in REFUSERS if medium != "none"}
+    if stats["puts"] or not all(found["refusals"]["median"] for found in out.values()):
+        vm.fail(f"not every put was refused, or none was made: {out}, {stats}")
     return out
 
 
-def found_any(out):
-    return any(found["refusals"]["median"] for found in out.values())
-
-
-def refused_once(vm, job, number):
-    """(time with over time without, pages refused)"""
-    seconds, refusals = {}, 0
-    for swap in (number % 2, 1 - number % 2):
-        vm.run("echo 3 >/proc/sys/vm/drop_caches; swapoff -a")
-        before = vm.swap_stats()["refusals"]
-        if swap:
-            vm.run("swapon /dev/tmem0 && grep -q tmem0 /proc/swaps")
-        seconds[swap] = field(vm.run(job, timeout=600), "elapsed")
-        if swap:
-            refusals = vm.swap_stats()["refusals"] - before
-    return seconds[1] / seconds[0], refusals
+def refused_once(vm, job, medium):
+    """(milliseconds, pages refused)"""
+    swapon, refusals = REFUSERS[medium]
+    vm.run("echo 3 >/proc/sys/vm/drop_caches; swapoff -a; " + swapon)
+    before = refusals(vm)
+    if (medium != "none") != ("/dev/" in vm.read("/proc/swaps")):
+        vm.fail(f"{medium}: swap is on: {vm.read('/proc/swaps')}")
+    elapsed = field(vm.run(job, timeout=600), "elapsed")
+    return elapsed, refusals(vm) - before
 
 
 def idle(folder, args, seconds):
@@ -292,9 +297,9 @@ def show(out, args):
               "  ".join(f"{name} {cell(found[name])}" for name in TIMES))
     for sync, q in out["over_floor"].items():
         print(f"  {cell(q):<20} sync={sync}: fill and walks / (the floor's + 1.25 x LZ4)")
-    for key, found in out["refused"].items():
-        print(f"  {cell(found['ratio'], '.3f'):<26} every put refused / no swap at all, "
-              f"{key.replace('_', ' ')} ({found['refusals']['median']:.0f} pages refused in a job)")
+    for medium, found in out["refused"].items():
+        print(f"  {cell(found['ratio'], '.3f'):<26} every put refused by {medium} / no swap at all "
+              f"({found['refusals']['median']:.0f} pages refused in a job)")
     print("  idle for {seconds} s with {pages} pages swapped: {requests} requests, {kicks} kicks, "
           "{sleeps} wake-ups, {interrupts} interrupts".format(**out["idle"]))
 
