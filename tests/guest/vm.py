@@ -15,6 +15,10 @@ import time
 # Who uses VM uses these, too.
 from machine import TOP, Channel, Machine, VMError, cache, tool  # noqa: F401
 
+# Images that tests share with whatever else reads them: a lock of another program's, such as
+# User Mode Linux's with "ubd0r=" but not "ubd0rc=", is no reason not to start.
+READ_ONLY = "format=raw,readonly=on,file.locking=off"
+
 
 class VM(Machine):
     """kernel: "5.10", "6.1" or "6.12"; mem in MiB; tmem: what follows -device,
@@ -58,11 +62,11 @@ class VM(Machine):
             "-device", "virtio-serial-pci",
             "-chardev", f"socket,id=agent,path={self.dir}/agent,server=on,wait=off",
             "-device", "virtserialport,chardev=agent,name=tmem.agent",
-            "-drive", f"if=none,id=root,file={os.path.realpath(image + '/root.squashfs')},"
-                      "format=raw,readonly=on",
+            "-drive", f"if=none,id=root,{READ_ONLY},"
+                      f"file={os.path.realpath(image + '/root.squashfs')}",
             "-device", "virtio-blk-pci,drive=root",
-            "-drive", f"if=none,id=layer,file={os.path.realpath(image + '/layer.squashfs')},"
-                      "format=raw,readonly=on",
+            "-drive", f"if=none,id=layer,{READ_ONLY},"
+                      f"file={os.path.realpath(image + '/layer.squashfs')}",
             "-device", "virtio-blk-pci,drive=layer",
             "-device", "pcie-root-port,id=port0,slot=1",
         ]
