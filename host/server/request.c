@@ -187,6 +187,17 @@ static bool must_retire(const struct tmem_op *op)
 	return op->verb == TMEM_GET && op->flags & TMEM_GET_EXCLUSIVE;
 }
 
+/*
+ * Its pages were not what the guest has.  What a put stored may be anything,
+ * and so may be used by nobody (drv.put.failed); what a get took is back.
+ */
+static int lose(struct tmem_server_queue *queue, struct tmem_op *op)
+{
+	if (must_retire(op))
+		tmem_unretire(queue->ctx, op);
+	return -EIO;
+}
+
 static void answer_op(struct tmem_server_queue *queue,
 		      struct tmem_server_request *rq, int error)
 {
@@ -194,6 +205,8 @@ static void answer_op(struct tmem_server_queue *queue,
 	uint64_t done = op->verb == TMEM_FLUSH_OBJECT ? 0 : op->done;
 	uint32_t extra = 0;
 
+	if (!error && rq->memory_lost && *rq->memory_lost)
+		error = lose(queue, op);
 	if (op->page && !error)
 		extra = write_pages(rq);
 	if (op->verb == TMEM_GET && !error)

@@ -99,7 +99,7 @@ void tmem_server_queue_destroy(struct tmem_server_queue *queue);
 
 /*
  * One request, in the transport's memory from tmem_server_submit() until it is
- * retired.  The transport sets the first five members.
+ * retired.  The transport sets the first six members.
  */
 struct tmem_server_request {
 	const struct iovec *out; /* device-readable, in the chain's order */
@@ -108,6 +108,12 @@ struct tmem_server_request {
 	unsigned int in_num;
 	/* Called by tmem_server_poll() where submit said -EINPROGRESS. */
 	void (*complete)(struct tmem_server_request *request);
+	/*
+	 * NULL, or what the transport sets when guest memory that it gave is
+	 * found to be gone, and something else was read or written in its
+	 * place: the answer is VIRTIO_TMEM_S_IO then.
+	 */
+	const volatile bool *memory_lost;
 
 	/*
 	 * Result: every byte of the device-writable part below this was

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,8 +28,9 @@
 #define DEAF_NS 100000000ull
 /* Polling begins with this, if it is worth while. */
 #define POLL_MIN_NS 4000
-/* Turns of the rings that a message waits for at most. */
+/* Turns of the rings that a message waits for at most, and for how long. */
 #define SETTLE_TURNS 16
+#define SETTLE_NS    100000000ull
 /* Looks at the rings between two at the clock, while polling. */
 #define POLL_LOOKS 16
 
@@ -57,6 +59,24 @@ void connection_fail(struct connection *c, const char *format, ...)
 	c->ended = true;
 }
 
+void connection_break(struct connection *c, const char *format, ...)
+{
+	char why[200];
+	va_list ap;
+
+	if (c->broken)
+		return;
+	c->broken = true;
+	va_start(ap, format);
+	vsnprintf(why, sizeof(why), format, ap);
+	va_end(ap);
+	count(&c->vm->counters.broken);
+	vm_report(c->vm, "the device needs a reset: %s", why);
+	for (unsigned int i = 0; i < c->num_rings; i++)
+		if (c->ring[i].vq->err_fd >= 0)
+			eventfd_write(c->ring[i].vq->err_fd, 1);
+}
+
 /*
  * Of a message: the VMM's fault.  Of a ring: the guest's, who is told to reset
  * the device; the connection stays, or VMM and guest would come back with the
@@ -70,15 +90,7 @@ static void on_panic(VuDev *dev, const char *why)
 		connection_fail(c, "%s", why ? why : "out of memory");
 		return;
 	}
-	if (c->broken)
-		return;
-	c->broken = true;
-	count(&c->vm->counters.broken);
-	vm_report(c->vm, "the device needs a reset: %s",
-		  why ? why : "out of memory");
-	for (unsigned int i = 0; i < c->num_rings; i++)
-		if (c->ring[i].vq->err_fd >= 0)
-			eventfd_write(c->ring[i].vq->err_fd, 1);
+	connection_break(c, "%s", why ? why : "out of memory");
 }
 
 /* libvhost-user watches the rings' kick_fd alone. */
@@ -200,11 +212,14 @@ bool connection_wait(struct connection *c, short events, uint64_t deadline)
  */
 static void dispatch(struct connection *c)
 {
+	uint64_t end = now_ns() + SETTLE_NS;
+
 	/*
 	 * User Mode Linux takes any answer as a sign that rings are left alone,
 	 * and frees them: so they are, if they are empty.
 	 */
-	for (unsigned int i = 0; i < SETTLE_TURNS && !rings_sleep(c); i++)
+	for (unsigned int i = 0;
+	     i < SETTLE_TURNS && now_ns() < end && !rings_sleep(c); i++)
 		rings_serve(c);
 	if (!connection_wait(c, POLLOUT, connection_deadline()))
 		connection_fail(c, "the answers to its messages are not read");
@@ -333,6 +348,17 @@ static void turn_away(struct connection *c)
 	c->turned_away = true;
 }
 
+/*
+ * Does not wait, whoever else has read it since poll(2), and whether or not the
+ * VMM made it so: RWF_NOWAIT is of this call, O_NONBLOCK of all who have it.
+ */
+static ssize_t read_kick(int fd, eventfd_t *value)
+{
+	const struct iovec iov = { value, sizeof(*value) };
+
+	return preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
+}
+
 static void drain_kick(struct connection *c, struct ring *ring, short revents)
 {
 	eventfd_t value;
@@ -343,7 +369,7 @@ static void drain_kick(struct connection *c, struct ring *ring, short revents)
 				ring->index);
 		return;
 	}
-	got = read(ring->vq->kick_fd, &value, sizeof(value));
+	got = read_kick(ring->vq->kick_fd, &value);
 	if (got != sizeof(value) &&
 	    (got >= 0 || (errno != EAGAIN && errno != EINTR)))
 		connection_fail(c, "ring %u: its kick descriptor is no eventfd",

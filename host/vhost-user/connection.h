@@ -29,9 +29,10 @@ struct ring {
 	/* Where the VMM says it is; used while all of it is in its memory. */
 	struct vhost_vring_addr addr;
 	bool has_addr;
-	bool quiet;   /* we turned its notifications off */
-	bool asleep;  /* was empty, will notify: not looked at before */
-	bool watched; /* kick_fd is polled */
+	bool odd_size; /* not a power of 2: cannot be served */
+	bool quiet;    /* we turned its notifications off */
+	bool asleep;   /* was empty, will notify: not looked at before */
+	bool watched;  /* kick_fd is polled */
 };
 
 struct connection {
@@ -83,6 +84,13 @@ void connection_close(struct connection *connection);
 void connection_fail(struct connection *connection, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/*
+ * The guest's driver did: one line, and it is told to reset the device.  The
+ * connection stays, or VMM and guest would come back with the same.
+ */
+void connection_break(struct connection *connection, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
 /* message.c ------------------------------------------------------------- */
 
 /* What libvhost-user asks: see VuDev.read_msg and VuDevIface.process_msg. */
@@ -99,7 +107,9 @@ void ring_started(VuDev *dev, int index, bool started);
 void ring_kicked(VuDev *dev, int index);
 /* The VMM has set it up, perhaps again: what we knew of it does not hold. */
 void ring_is_new(struct ring *ring);
-/* All of @ring lies in memory that is mapped, and is aligned? */
+/* @ring is aligned as the specification wants it? */
+bool ring_is_aligned(const struct ring *ring);
+/* All of it lies in memory that is mapped? */
 bool ring_is_mapped(const struct ring *ring);
 /* Serve up to a batch of each ring's requests.  False: there were none. */
 bool rings_serve(struct connection *connection);

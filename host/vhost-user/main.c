@@ -21,6 +21,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -55,6 +56,24 @@ static struct tmem_store *open_store(void)
 		fatal("cannot make a store of %llu bytes: %s",
 		      (unsigned long long)options.size, strerror(-error));
 	return store;
+}
+
+/*
+ * --lock: what the store would take first.  Refused later, it would look like a
+ * host without memory.
+ */
+static void check_lock(void)
+{
+	const size_t size = 64 << 20;
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (memory == MAP_FAILED || mlock2(memory, size, MLOCK_ONFAULT))
+		fatal("--lock: cannot lock 64 MiB of memory: %s: raise "
+		      "RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=) to --size and "
+		      "64 MiB, or go without",
+		      strerror(errno));
+	munmap(memory, size);
 }
 
 /* SIGTERM and SIGINT end the process; SIGPIPE is an error of write(2). */
@@ -156,6 +175,8 @@ int main(int argc, char **argv)
 		stats_fd = socket_listen("--stats-path", options.stats_path,
 					 options.socket_group);
 	sandbox_enter(options.sandbox);
+	if (options.lock)
+		check_lock();
 	for (unsigned int i = 0; i < num; i++) {
 		args[i] = (struct thread_args){ &vms[i], ended_fd };
 		if (pthread_create(&vms[i].thread, NULL, run, &args[i]))

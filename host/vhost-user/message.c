@@ -26,6 +26,9 @@
 #define MAX_FDS VHOST_MEMORY_BASELINE_NREGIONS
 /* No guest has more; sums of two addresses do not overflow. */
 #define MAX_ADDRESS (1ull << 62)
+/* Of the 2^47 bytes of address space, what all VMs' memory may take together.
+ */
+#define MAX_MAPPED (1ull << 46)
 
 /* libvhost-user's macro needs a variable that is called c. */
 #define CONFIG_HEADER offsetof(VhostUserConfig, region)
@@ -238,9 +241,44 @@ static bool check_region(struct connection *c, const VhostUserMemoryRegion *r,
 	return !c->ended;
 }
 
+/*
+ * @r is beside a region of @size bytes at @start.  libvhost-user finds out,
+ * too, when it has answered.
+ */
+static bool check_beside(struct connection *c, const VhostUserMemoryRegion *r,
+			 uint64_t start, uint64_t size)
+{
+	if (r->guest_phys_addr < start + size &&
+	    start < r->guest_phys_addr + r->memory_size)
+		connection_fail(c,
+				"memory at 0x%llx, 0x%llx bytes: overlaps what "
+				"is at 0x%llx",
+				(unsigned long long)r->guest_phys_addr,
+				(unsigned long long)r->memory_size,
+				(unsigned long long)start);
+	return !c->ended;
+}
+
+/* A sparse file costs its VMM nothing, and takes address space from all VMs. */
+static bool check_mapped(struct connection *c, uint64_t mapped)
+{
+	unsigned int vms = c->vm->options->num_sockets;
+	uint64_t most = MAX_MAPPED / (vms ? vms : 1);
+
+	if (mapped > most)
+		connection_fail(c,
+				"memory of 0x%llx bytes: must be at most "
+				"0x%llx, a VM's share of the address space",
+				(unsigned long long)mapped,
+				(unsigned long long)most);
+	return !c->ended;
+}
+
 static bool check_table(struct connection *c, const VhostUserMsg *m)
 {
 	const VhostUserMemory table = m->payload.memory; /* m is packed */
+	const VhostUserMemoryRegion *r = table.regions;
+	uint64_t mapped = 0;
 
 	if (table.nregions > MAX_FDS ||
 	    m->size < 8 + table.nregions * sizeof(table.regions[0]) ||
@@ -251,10 +289,37 @@ static bool check_table(struct connection *c, const VhostUserMsg *m)
 				table.nregions, m->size, m->fd_num);
 		return false;
 	}
-	for (unsigned int i = 0; i < table.nregions; i++)
-		if (!check_region(c, &table.regions[i], m->fds[i]))
+	for (unsigned int i = 0; i < table.nregions; i++) {
+		if (!check_region(c, &r[i], m->fds[i]))
 			return false;
+		for (unsigned int j = 0; j < i; j++)
+			if (!check_beside(c, &r[i], r[j].guest_phys_addr,
+					  r[j].memory_size))
+				return false;
+		mapped += r[i].mmap_offset + r[i].memory_size;
+		if (!check_mapped(c, mapped))
+			return false;
+	}
 	return true;
+}
+
+/* One more region. */
+static bool check_added(struct connection *c, const VhostUserMsg *m)
+{
+	const VhostUserMemoryRegion r = m->payload.memreg.region;
+	const VuDev *dev = &c->dev;
+	uint64_t mapped = r.mmap_offset;
+
+	if (!check_region(c, &r, m->fds[0]))
+		return false;
+	mapped += r.memory_size;
+	for (unsigned int i = 0; i < dev->nregions; i++) {
+		if (!check_beside(c, &r, dev->regions[i].gpa,
+				  dev->regions[i].size))
+			return false;
+		mapped += dev->regions[i].mmap_offset + dev->regions[i].size;
+	}
+	return check_mapped(c, mapped);
 }
 
 static struct ring *check_ring(struct connection *c, const VhostUserMsg *m,
@@ -306,25 +371,35 @@ static bool set_num(struct connection *c, const VhostUserMsg *m)
 
 	if (!ring)
 		return false;
-	if (!num || num > VIRTQUEUE_MAX_SIZE || num & (num - 1)) {
-		connection_fail(
-			c, "ring %u: size %u: must be a power of 2 up to %u",
-			ring->index, num, VIRTQUEUE_MAX_SIZE);
+	if (!num || num > VIRTQUEUE_MAX_SIZE) {
+		connection_fail(c, "ring %u: size %u: must be from 1 to %u",
+				ring->index, num, VIRTQUEUE_MAX_SIZE);
 		return false;
 	}
 	/* Another size may end beyond the memory. */
 	ring->has_addr = false;
 	unmap_ring(ring);
-	return true;
+	/* A VMM passes on what its guest wants: it would come back with it. */
+	ring->odd_size = num & (num - 1);
+	if (ring->odd_size)
+		connection_break(c, "ring %u: size %u: is no power of 2",
+				 ring->index, num);
+	return !ring->odd_size;
 }
 
 static bool set_addr(struct connection *c, const VhostUserMsg *m)
 {
 	struct ring *ring = check_ring(c, m, m->payload.addr.index);
 
-	if (!ring)
+	if (!ring || ring->odd_size)
 		return false;
 	ring->addr = m->payload.addr;
+	if (!ring_is_aligned(ring)) {
+		ring->has_addr = false;
+		unmap_ring(ring);
+		connection_break(c, "ring %u: is not aligned", ring->index);
+		return false;
+	}
 	ring->has_addr = true;
 	ring_is_new(ring);
 	/*
@@ -336,7 +411,7 @@ static bool set_addr(struct connection *c, const VhostUserMsg *m)
 	if (!ring_is_mapped(ring))
 		connection_fail(c,
 				"ring %u of %u: its addresses 0x%llx, 0x%llx, "
-				"0x%llx: are not in the memory, or not aligned",
+				"0x%llx: are not in the memory",
 				ring->index, ring->vq->vring.num,
 				(unsigned long long)ring->addr.desc_user_addr,
 				(unsigned long long)ring->addr.avail_user_addr,
@@ -449,8 +524,6 @@ static void set_config(struct connection *c, const VhostUserMsg *m)
 /* True: the message is done with. */
 static bool process(struct connection *c, VhostUserMsg *m, int *reply)
 {
-	VhostUserMemoryRegion region;
-
 	switch (m->request) {
 	case VHOST_USER_GET_FEATURES:
 		return answer(m, features(c), reply);
@@ -473,8 +546,7 @@ static bool process(struct connection *c, VhostUserMsg *m, int *reply)
 		unmap_rings(c);
 		return false;
 	case VHOST_USER_ADD_MEM_REG:
-		region = m->payload.memreg.region;
-		return !check_region(c, &region, m->fds[0]);
+		return !check_added(c, m);
 	case VHOST_USER_REM_MEM_REG:
 		unmap_rings(c);
 		return false;

@@ -2,6 +2,7 @@
 /*
  * The rings: descriptors from libvhost-user to the request server and back
  */
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -75,11 +76,8 @@ void ring_kicked(VuDev *dev, int index)
 	/* rings_serve() looks at all of them. */
 }
 
-static bool is_inside(const VuDev *dev, uint64_t address, uint64_t size,
-		      unsigned int alignment)
+static bool is_inside(const VuDev *dev, uint64_t address, uint64_t size)
 {
-	if (address % alignment)
-		return false;
 	for (unsigned int i = 0; i < dev->nregions; i++) {
 		const VuDevRegion *r = &dev->regions[i];
 
@@ -89,15 +87,22 @@ static bool is_inside(const VuDev *dev, uint64_t address, uint64_t size,
 	return false;
 }
 
+bool ring_is_aligned(const struct ring *ring)
+{
+	return !(ring->addr.desc_user_addr % 16 ||
+		 ring->addr.avail_user_addr % 2 ||
+		 ring->addr.used_user_addr % 4);
+}
+
 bool ring_is_mapped(const struct ring *ring)
 {
 	const VuDev *dev = &ring->connection->dev;
 	uint64_t num = ring->vq->vring.num;
 
 	return ring->has_addr && num &&
-	       is_inside(dev, ring->addr.desc_user_addr, 16 * num, 16) &&
-	       is_inside(dev, ring->addr.avail_user_addr, 6 + 2 * num, 2) &&
-	       is_inside(dev, ring->addr.used_user_addr, 6 + 8 * num, 4);
+	       is_inside(dev, ring->addr.desc_user_addr, 16 * num) &&
+	       is_inside(dev, ring->addr.avail_user_addr, 6 + 2 * num) &&
+	       is_inside(dev, ring->addr.used_user_addr, 6 + 8 * num);
 }
 
 /* ---------------------------------------------------------------- serve */
@@ -107,6 +112,22 @@ static void notify(struct ring *ring)
 	/* No descriptor: the driver polls. */
 	if (ring->vq->call_fd >= 0)
 		vu_queue_notify(&ring->connection->dev, ring->vq);
+}
+
+/*
+ * As vu_queue_push(), which walks the chain once more, for the log of dirty
+ * pages, also when there is none: by now the guest may have made it a long one.
+ */
+static void push(struct ring *ring, const VuVirtqElement *elem, uint32_t used)
+{
+	VuDev *dev = &ring->connection->dev;
+	VuVirtq *vq = ring->vq;
+
+	vu_queue_fill(dev, vq, elem, 0, 0);
+	if (!dev->broken)
+		vq->vring.used->ring[vq->used_idx % vq->vring.num].len =
+			htole32(used);
+	vu_queue_flush(dev, vq, 1);
 }
 
 /* False: the ring is to be left alone for now. */
@@ -121,6 +142,7 @@ static bool serve_one(struct ring *ring, struct request *req)
 		.out_num = req->elem.out_num,
 		.in = req->elem.in_sg,
 		.in_num = req->elem.in_num,
+		.memory_lost = &c->guard.tripped,
 	};
 	ret = tmem_server_submit(ring->server, rq);
 	if (ret == -EAGAIN) {
@@ -134,7 +156,7 @@ static bool serve_one(struct ring *ring, struct request *req)
 			     "a request that leaves no room for an answer");
 		return false;
 	}
-	vu_queue_push(&c->dev, ring->vq, &req->elem, rq->used);
+	push(ring, &req->elem, rq->used);
 	tmem_server_retire(ring->server, rq, true);
 	count(&c->vm->counters.requests);
 	return true;

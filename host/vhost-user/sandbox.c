@@ -24,7 +24,7 @@ static const int allowed[] = {
 	SCMP_SYS(mremap),
 	SCMP_SYS(mprotect),
 	SCMP_SYS(madvise),
-	SCMP_SYS(mlock),
+	SCMP_SYS(mlock2),
 	SCMP_SYS(munlock),
 	SCMP_SYS(memfd_create),
 	SCMP_SYS(ftruncate),
@@ -53,6 +53,7 @@ static const int allowed[] = {
 	/* descriptors */
 	SCMP_SYS(read),
 	SCMP_SYS(pread64),
+	SCMP_SYS(preadv2),
 	SCMP_SYS(write),
 	SCMP_SYS(writev),
 	SCMP_SYS(close),
@@ -83,7 +84,8 @@ static void filter_calls(void)
 	if (!error)
 		error = seccomp_rule_add(
 			context, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
-			SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE, O_RDONLY));
+			SCMP_A2(SCMP_CMP_MASKED_EQ,
+				O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
 	if (!error)
 		error = seccomp_load(context);
 	seccomp_release(context);
