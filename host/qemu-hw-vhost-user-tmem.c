@@ -90,10 +90,18 @@ static void vhost_user_tmem_start(VHostUserTMEM *s)
 {
     int ret = vhost_user_tmem_do_start(s);
 
-    /* A back end that is going away meanwhile is started when it is back */
-    if (ret < 0 && s->connected) {
-        virtio_error(VIRTIO_DEVICE(s), "vhost-user-tmem device '%s': cannot "
-                     "start the back end: %s", s->name, strerror(-ret));
+    if (ret == -ENOMEM) {
+        /* vhost's word for rings that are not in the guest's memory */
+        virtio_error(VIRTIO_DEVICE(s), "vhost-user-tmem device '%s': its rings "
+                     "are not in memory", s->name);
+    } else if (ret < 0) {
+        /*
+         * The back end is going away, which may not have been seen yet, or did
+         * not like something: the device is started when it is back.
+         */
+        error_report("vhost-user-tmem device '%s': cannot start the back end: "
+                     "%s: trying again", s->name, strerror(-ret));
+        qemu_chr_fe_disconnect(&s->chardev);
     }
 }
 

@@ -5,7 +5,11 @@ import time
 
 import lab
 from lab import VMError, equal, guest, on, workset
+from proxy import Proxy
 from vhost import backend, honest, stand_still, vhost_guest
+
+# Of vhost-user, in the order in which QEMU sends them.
+SET_MEM_TABLE, SET_VRING_NUM, SET_VRING_ADDR, SET_VRING_ENABLE = 5, 8, 9, 18
 
 
 def test_pressure(kernel):
@@ -69,6 +73,22 @@ def test_killed_under_load(kernel):
         vm.ignore = "tmem"
         status, out = vm.end(number, 300 + 2 * rounds)
         assert status == 0 and "wrong" not in out and "rounds" in out, out
+
+
+@on("6.1")
+def test_gone_at_start(kernel):
+    """The back end goes while QEMU starts the device on it: it is started when it is back."""
+    with backend("--reserved=64M") as back, Proxy(back.path) as proxy, \
+            vhost_guest(kernel, proxy.path) as vm:
+        vm.run("yes one | dd of=/dev/tmem0 bs=4k count=100 iflag=fullblock oflag=direct")
+        for request in (SET_MEM_TABLE, SET_VRING_NUM, SET_VRING_ADDR, SET_VRING_ENABLE):
+            before = proxy.connections
+            proxy.drop(end_at=request)
+            out = vm.run("dd if=/dev/tmem0 bs=4k count=100 iflag=direct 2>/dev/null | "
+                         "uniq -c", timeout=60)
+            equal(out.split(), ["102400", "one"], f"what was read after {request}")
+            assert proxy.connections >= before + 2, "the connection was not ended"
+        equal(vm.swap_stats()["lost"], 0, "lost pages")
 
 
 @on("6.1")
