@@ -69,7 +69,10 @@ static inline int tmem_compat_find_vqs(struct virtio_device *vdev,
 
 /* --- reclaim --- */
 
-/* Rounds in which kswapd of @page's node has reclaimed nothing, since it last did. */
+/*
+ * Rounds in which kswapd of @page's node has reclaimed nothing: since it last
+ * did, or, on newer kernels, since the node had enough free memory.
+ */
 static inline int tmem_compat_kswapd_failures(const struct page *page)
 {
 #ifdef TMEM_HAVE_ATOMIC_FAILURES

@@ -264,6 +264,8 @@ static bool vhost_user_tmem_connect(VHostUserTMEM *s, Error **errp)
         return true;
     }
     s->vhost_dev.nvqs = vhost_user_tmem_num_queues(s);
+    /* One line says so where the back end has fewer */
+    s->vhost_dev.num_queues = s->vhost_dev.nvqs;
     s->vhost_dev.vqs = s->vhost_vqs;
     s->vhost_dev.vq_index = 0;
     s->vhost_dev.backend_features = 0;

@@ -3,7 +3,7 @@
  * vhost-user-tmem: a virtio-tmem device in a process of its own
  *
  * One process serves one VM (with --shared, several): if it falls, or is
- *flooded, or has a hole, one VM is hurt.  docs/vhost-user.md has the picture.
+ * flooded, or has a hole, one VM is hurt.  docs/vhost-user.md has the picture.
  *
  *	options.c	the command line
  *	socket.c	sockets
@@ -39,6 +39,8 @@
 
 static struct options options;
 static struct vm vms[MAX_VMS];
+static int stats_fd = -1;
+static bool started;
 
 static struct tmem_store *open_store(void)
 {
@@ -94,7 +96,7 @@ static int catch_signals(void)
 }
 
 /* Until a signal, or until nobody can connect any more. */
-static void wait_for_end(int signal_fd, int stats_fd, int ended_fd)
+static void wait_for_end(int signal_fd, int ended_fd)
 {
 	struct pollfd fds[3] = {
 		{ .fd = signal_fd, .events = POLLIN },
@@ -153,12 +155,22 @@ static void join(struct vm *vm)
 	_exit(1);
 }
 
+/* A mistake at the start leaves no socket behind. */
+static void undo(void)
+{
+	for (unsigned int i = 0; !started && i < options.num_sockets; i++)
+		if (vms[i].unlink)
+			unlink(vms[i].name);
+	if (!started && stats_fd >= 0)
+		unlink(options.stats_path);
+}
+
 int main(int argc, char **argv)
 {
 	struct thread_args args[MAX_VMS];
 	struct tmem_store *store;
 	unsigned int num;
-	int signal_fd, stop_fd, ended_fd, stats_fd = -1;
+	int signal_fd, stop_fd, ended_fd;
 
 	options_read(&options, argc, argv);
 	num = options.num_sockets ? options.num_sockets : 1;
@@ -166,6 +178,7 @@ int main(int argc, char **argv)
 	stop_fd = eventfd(0, EFD_CLOEXEC);
 	ended_fd = eventfd(0, EFD_CLOEXEC);
 	guard_install();
+	atexit(undo);
 	store = open_store();
 	for (unsigned int i = 0; i < num; i++)
 		vm_open(&vms[i], &options, store,
@@ -182,7 +195,8 @@ int main(int argc, char **argv)
 		if (pthread_create(&vms[i].thread, NULL, run, &args[i]))
 			fatal("cannot make a thread for %s", vms[i].name);
 	}
-	wait_for_end(signal_fd, stats_fd, ended_fd);
+	started = true;
+	wait_for_end(signal_fd, ended_fd);
 	eventfd_write(stop_fd, 1);
 	for (unsigned int i = 0; i < num; i++)
 		join(&vms[i]);

@@ -19,6 +19,7 @@
 
 #define MIB		 (1024ull * 1024)
 #define DEFAULT_RESERVED (256 * MIB)
+#define MAX_SIZE	 (256ull << 40)
 #define DEFAULT_GRACE_S	 10
 #define DEFAULT_POLL_US	 32
 #define MAX_QUEUES	 32
@@ -188,6 +189,8 @@ static void take(struct options *o, int option, const char *name,
 		o->socket_group = value;
 		break;
 	case OPT_STATS_PATH:
+		if (!*value)
+			fatal("--stats-path=: must be the path of a socket");
 		o->stats_path = value;
 		break;
 	case OPT_SIZE:
@@ -257,6 +260,18 @@ static void check_sockets(struct options *o)
 		      o->socket_group);
 }
 
+/* With a headroom of all memory, every put would be refused. */
+static void check_headroom(const char *name, uint64_t headroom)
+{
+	uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) *
+			  (uint64_t)sysconf(_SC_PAGESIZE);
+
+	if (headroom >= memory)
+		fatal("--%s=%" PRIu64 ": must be less than the host's memory, "
+		      "%" PRIu64,
+		      name, headroom, memory);
+}
+
 static void check_limits(struct options *o)
 {
 	unsigned int vms = o->num_sockets ? o->num_sockets : 1;
@@ -269,12 +284,24 @@ static void check_limits(struct options *o)
 		fatal("--size=%" PRIu64
 		      ": has no room for a page: give at least %" PRIu64,
 		      o->size, tmem_reservation_cost(1));
+	if (o->size > MAX_SIZE)
+		fatal("--size=%" PRIu64 ": must be at most %llu (256 TiB)",
+		      o->size, MAX_SIZE);
+	if (!*reserved && !o->size)
+		fatal("--reserved=0: give --size, too: what the store may hold "
+		      "without a promise");
 	if (*reserved > TMEM_MAX_RESERVED)
 		fatal("--reserved=%" PRIu64 ": must be at most %llu (192 GiB)",
 		      *reserved, TMEM_MAX_RESERVED);
 	need = vms * tmem_reservation_cost(*reserved);
 	if (!o->size)
 		o->size = need;
+	if (o->limits.persistent_max &&
+	    o->limits.persistent_max < tmem_reservation_cost(*reserved))
+		fatal("--reserved=%" PRIu64 " needs --persistent-max=%" PRIu64
+		      " or more, not %" PRIu64,
+		      *reserved, tmem_reservation_cost(*reserved),
+		      o->limits.persistent_max);
 	if (need > o->size)
 		fatal("--reserved=%" PRIu64 " for %u VM%s needs --size=%" PRIu64
 		      " or more, not %" PRIu64 "; at most --reserved=%" PRIu64
@@ -312,4 +339,6 @@ void options_read(struct options *o, int argc, char **argv)
 		fatal("'%s': is no option; see --help", argv[optind]);
 	check_sockets(o);
 	check_limits(o);
+	check_headroom("cgroup-headroom", o->cgroup_headroom);
+	check_headroom("host-headroom", o->host_headroom);
 }
