@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Between a VMM and its back end: ends their connection at a message of the VMM's."""
+import contextlib
 import os
 import select
 import socket
@@ -34,7 +35,8 @@ class Proxy:
         """Ends the connection; the next one ends when the VMM sends request @end_at."""
         self.end_at = end_at
         for end in self.current:
-            end.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
     def run(self):
         while True:
