@@ -205,7 +205,7 @@ static void answer_op(struct tmem_server_queue *queue,
 	uint64_t done = op->verb == TMEM_FLUSH_OBJECT ? 0 : op->done;
 	uint32_t extra = 0;
 
-	if (!error && rq->memory_lost && *rq->memory_lost)
+	if (!error && queue->memory_lost && *queue->memory_lost)
 		error = lose(queue, op);
 	if (op->page && !error)
 		extra = write_pages(rq);

@@ -186,6 +186,12 @@ static void counters_sum(struct counters *from, struct counters *to)
 	counter_add(&to->bad_chains, counter_read(&from->bad_chains));
 }
 
+void tmem_server_queue_watch_memory(struct tmem_server_queue *queue,
+				    const volatile bool *lost)
+{
+	queue->memory_lost = lost;
+}
+
 void tmem_server_queue_destroy(struct tmem_server_queue *queue)
 {
 	struct tmem_server *server;

@@ -96,10 +96,18 @@ uint32_t tmem_server_generation(const struct tmem_server *server);
 int tmem_server_queue_create(struct tmem_server *server, unsigned int index,
 			     struct tmem_server_queue **queue);
 void tmem_server_queue_destroy(struct tmem_server_queue *queue);
+/*
+ * @lost, which outlives the queue, becomes true when guest memory that the
+ * transport gave is found to be gone, and something else was read or written in
+ * its place: requests are answered by VIRTIO_TMEM_S_IO from then on.  A
+ * transport whose memory cannot go does not call this.
+ */
+void tmem_server_queue_watch_memory(struct tmem_server_queue *queue,
+				    const volatile bool *lost);
 
 /*
  * One request, in the transport's memory from tmem_server_submit() until it is
- * retired.  The transport sets the first six members.
+ * retired.  The transport sets the first five members.
  */
 struct tmem_server_request {
 	const struct iovec *out; /* device-readable, in the chain's order */
@@ -108,12 +116,6 @@ struct tmem_server_request {
 	unsigned int in_num;
 	/* Called by tmem_server_poll() where submit said -EINPROGRESS. */
 	void (*complete)(struct tmem_server_request *request);
-	/*
-	 * NULL, or what the transport sets when guest memory that it gave is
-	 * found to be gone, and something else was read or written in its
-	 * place: the answer is VIRTIO_TMEM_S_IO then.
-	 */
-	const volatile bool *memory_lost;
 
 	/*
 	 * Result: every byte of the device-writable part below this was

@@ -137,6 +137,7 @@ static bool open_rings(struct connection *c)
 		ring->vq = vu_get_queue(&c->dev, i);
 		if (tmem_server_queue_create(c->vm->server, i, &ring->server))
 			return false;
+		tmem_server_queue_watch_memory(ring->server, &c->guard.tripped);
 		vu_set_queue_handler(&c->dev, ring->vq, ring_kicked);
 	}
 	return true;

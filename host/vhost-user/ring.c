@@ -142,7 +142,6 @@ static bool serve_one(struct ring *ring, struct request *req)
 		.out_num = req->elem.out_num,
 		.in = req->elem.in_sg,
 		.in_num = req->elem.in_num,
-		.memory_lost = &c->guard.tripped,
 	};
 	ret = tmem_server_submit(ring->server, rq);
 	if (ret == -EAGAIN) {
