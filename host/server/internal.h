@@ -66,7 +66,7 @@ struct tmem_server_queue {
 	 */
 	struct page_array *spare;
 	struct counters counters;
-	const volatile bool *memory_lost; /* NULL, or the transport's */
+	const volatile bool *memory_lost;      /* NULL, or the transport's */
 	struct tmem_server_queue *prev, *next; /* by server->lock */
 };
 
