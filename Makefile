@@ -20,6 +20,7 @@ help:
 	@echo "make check-fresh    both README commands in a Debian that has git and make only"
 	@echo "make soak           the guest and model tests for hours: ISSUE=2 HOURS=8 must be given"
 	@echo "make bench-swap     swap on virtio-tmem, virtio-blk in RAM, zram: one guest, one run"
+	@echo "make bench-full     a set that fits nowhere: how long until the guest's OOM killer ends it"
 	@echo "make check-tools    the benchmarks run; claims are judged as they should be"
 	@echo "make bench-store    libtmem against bare LZ4: 2 minutes, a table and JSON"
 	@echo "make bench-vhost    vhost-user-tmem against vhost-user-blk and zram, without a guest and with"
@@ -64,6 +65,9 @@ soak:
 bench-swap:
 	@scripts/install-packages guest
 	@bench/bench-swap $(ARGS)
+bench-full:
+	@scripts/install-packages guest
+	@bench/bench-full $(ARGS)
 bench-store:
 	@scripts/install-packages build
 	@scripts/bench-store
@@ -88,4 +92,4 @@ clean:
 
 .PHONY: help demo check check-setup check-unit check-model check-conformance check-asan check-tsan check-vhost-user \
 	check-qtest check-modules check-tools check-guest check-uml check-mutants check-fresh coverage fuzz fuzz-long \
-	soak bench-swap bench-store bench-vhost verify-claims spec qemu vhost-user modules dkms clean
+	soak bench-swap bench-full bench-store bench-vhost verify-claims spec qemu vhost-user modules dkms clean
