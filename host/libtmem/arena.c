@@ -496,7 +496,7 @@ static bool slot_take(struct arena *arena, struct size_class *class,
 	span->free_head = slot->entry;
 	span->used++;
 	class->used++;
-	slot->length = length;
+	chunk->length = length;
 	atomic_store(&slot->leaf, SLOT_PENDING);
 	if (span->used == span->slots)
 		span_link(arena, span);
@@ -510,7 +510,6 @@ static void slot_release(struct arena *arena, struct span *span,
 	struct slot *slot = &span->slot[index];
 
 	atomic_store(&slot->leaf, NULL);
-	slot->length = 0;
 	slot->entry = span->used == span->slots ? SLOT_END : span->free_head;
 	span->free_head = index;
 	span->used--;
@@ -561,8 +560,9 @@ tmem_handle arena_publish(struct arena *arena, struct chunk *chunk,
 	 * leaf's stripe, which the caller holds until the word is stored.
 	 */
 	slot->entry = entry;
+	slot->crc = chunk->crc;
 	atomic_store_explicit(&slot->leaf, leaf, memory_order_release);
-	return handle_chunk(type, slot->length, span->segment,
+	return handle_chunk(type, chunk->length, span->segment,
 			    (uint32_t)span->page << 12 | chunk->index);
 }
 
@@ -594,6 +594,11 @@ const char *arena_data(struct arena *arena, tmem_handle handle)
 		       class_size(class_of(handle_length(handle)));
 }
 
+uint32_t arena_crc(struct arena *arena, tmem_handle handle)
+{
+	return handle_span(arena, handle)->slot[handle_slot(handle) & 0xfff].crc;
+}
+
 uint16_t *arena_taker(struct arena *arena, tmem_handle handle)
 {
 	struct span *span = handle_span(arena, handle);
@@ -622,11 +627,12 @@ static bool slot_move(struct arena *arena, struct span *from, unsigned int i)
 		return false;
 	handle = atomic_load_explicit(&leaf->word[slot->entry],
 				      memory_order_relaxed);
-	if (!slot_take(arena, class, slot->length, &to)) {
+	if (!slot_take(arena, class, handle_length(handle), &to)) {
 		pthread_mutex_unlock(leaf->stripe);
 		return false;
 	}
-	memcpy(to.data, slot_data(arena, from, i), slot->length);
+	memcpy(to.data, slot_data(arena, from, i), to.length);
+	to.crc = slot->crc;
 	to.span->slot[to.index].taker = slot->taker;
 	atomic_store_explicit(&leaf->word[slot->entry],
 			      arena_publish(arena, &to, handle_type(handle),
@@ -861,7 +867,7 @@ static int span_check(struct arena *arena, struct span *span, uint16_t *used,
 		if (!handle_has_chunk(handle) ||
 		    handle_segment(handle) != span->segment ||
 		    handle_slot(handle) != ((uint32_t)span->page << 12 | i) ||
-		    handle_length(handle) != span->slot[i].length)
+		    class_of(handle_length(handle)) != span->class_index)
 			return FAULT("slot's leaf does not name the slot");
 	}
 	for (unsigned int i = span->free_head;

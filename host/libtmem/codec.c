@@ -8,6 +8,7 @@
  * private bytes with every bound checked.  A match that such a race has put at
  * its own place decodes to zeros since LZ4 1.9, not to what was in memory.
  */
+#include <isa-l/crc.h>
 #include <lz4.h>
 
 #include "internal.h"
@@ -89,4 +90,21 @@ int codec_decode(unsigned int type, const char *stored, uint32_t length,
 	return LZ4_decompress_safe(stored, page, length, size) == (int)size ?
 		       0 :
 		       -EIO;
+}
+
+/* ISA-L takes pointers to what it does not change. */
+static uint32_t crc32c(uint32_t crc, const void *data, size_t length)
+{
+	return crc32_iscsi((unsigned char *)(uintptr_t)data, length, crc);
+}
+
+uint32_t codec_seed(uint32_t pool, const uint8_t id[TMEM_OBJECT_SIZE])
+{
+	return crc32c(pool, id, TMEM_OBJECT_SIZE);
+}
+
+uint32_t codec_checksum(uint32_t seed, uint64_t index, const char *stored,
+			uint32_t length)
+{
+	return crc32c(crc32c(seed, &index, sizeof(index)), stored, length);
 }

@@ -146,6 +146,7 @@ struct tmem_object *object_get(struct tmem_pool *pool,
 		if (object) {
 			memcpy(object->id, id, TMEM_OBJECT_SIZE);
 			object->pool = pool;
+			object->seed = codec_seed(pool->id, id);
 			pthread_mutex_init(&object->lock, NULL);
 			if (++pool->num_objects > pool->objects_mask + 1ull)
 				objects_grow(pool);

@@ -157,7 +157,7 @@ struct tmem_leaf;
 struct slot {
 	/* NULL: free; SLOT_PENDING: allocated, not published. */
 	_Atomic(struct tmem_leaf *) leaf;
-	uint32_t length;
+	uint32_t crc;	/* codec_checksum(); set before leaf */
 	uint16_t entry; /* which word of the leaf; next free slot if free */
 	uint16_t taker; /* of HANDLE_TAKEN; under the stripe */
 };
@@ -217,6 +217,7 @@ struct arena {
 struct chunk {
 	struct span *span;
 	uint16_t index;
+	uint32_t length, crc; /* the caller sets crc */
 	char *data;
 };
 
@@ -238,6 +239,8 @@ tmem_handle arena_publish(struct arena *arena, struct chunk *chunk,
 void arena_free(struct arena *arena, tmem_handle handle);
 /* Address of the stored bytes; valid while the leaf's stripe is held. */
 const char *arena_data(struct arena *arena, tmem_handle handle);
+/* Checksum that the stored bytes had; likewise. */
+uint32_t arena_crc(struct arena *arena, tmem_handle handle);
 /* Which exclusive get took the page; the leaf's stripe is held. */
 uint16_t *arena_taker(struct arena *arena, tmem_handle handle);
 /* Background work, bounded: moved chunks and punched pages. */
@@ -279,6 +282,7 @@ struct tmem_object {
 	struct list link; /* pool->objects[hash] */
 	struct tmem_pool *pool;
 	uint8_t id[TMEM_OBJECT_SIZE];
+	uint32_t seed; /* of its pages' checksums: codec_seed() */
 	uint32_t pins; /* ops that use it; under pool->lock */
 	/*
 	 * Pages in it.  With OBJECT_DETACHED, set under pool->lock, it was
@@ -519,12 +523,14 @@ struct tmem_ctx {
 	char *state;  /* LZ4 */
 	char *page;   /* a guest page in one piece */
 	char *stored; /* encoded bytes */
+	uint32_t crc; /* that they had when they were stored */
 };
 
 struct encoded {
 	unsigned int type; /* HANDLE_SAME, _CHUNK or _RAW */
 	uint32_t pattern;
 	uint32_t length;
+	uint32_t crc;	  /* codec_checksum(), which the caller adds */
 	const char *data; /* private memory */
 };
 
@@ -539,5 +545,14 @@ int codec_decode(unsigned int type, const char *stored, uint32_t length,
 		 char *page, uint32_t size);
 void codec_fill(char *page, uint32_t pattern, uint32_t size);
 size_t codec_state_size(void);
+
+/*
+ * CRC-32C of stored bytes and of the key under which they are.  The key is part
+ * of it so that another page's bytes, which are sound but at the wrong place,
+ * are not taken for this one's.  @seed: of pool and object.
+ */
+uint32_t codec_seed(uint32_t pool, const uint8_t id[TMEM_OBJECT_SIZE]);
+uint32_t codec_checksum(uint32_t seed, uint64_t index, const char *stored,
+			uint32_t length);
 
 #endif /* TMEM_INTERNAL_H */

@@ -223,8 +223,10 @@ static int store_bytes(struct tmem_pool *pool, struct tmem_object *object,
 		forget_key(pool, object, index);
 		error = arena_alloc(arena, encoded->length, guaranteed, chunk);
 	}
-	if (!error)
+	if (!error) {
 		memcpy(chunk->data, encoded->data, encoded->length);
+		chunk->crc = encoded->crc;
+	}
 	return error;
 }
 
@@ -308,6 +310,11 @@ static int op_put(struct tmem_ctx *ctx, struct tmem_pool *pool,
 			else
 				cursor_copy(&at, page = ctx->page, size, false);
 			codec_encode(ctx, page, size, &encoded);
+			if (encoded.type != HANDLE_SAME)
+				encoded.crc = codec_checksum(object->seed,
+							     op->index + i,
+							     encoded.data,
+							     encoded.length);
 			pthread_rwlock_rdlock(&ctx->store->quiesce);
 			error = put_encoded(pool, object, op->index + i,
 					    &encoded);
@@ -372,22 +379,29 @@ static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 	handle = atomic_load_explicit(word, memory_order_acquire);
 	if (handle & HANDLE_TAKEN)
 		handle = HANDLE_EMPTY;
-	if (handle_has_chunk(handle))
+	if (handle_has_chunk(handle)) {
+		/* First: while it is waited for the copy goes on. */
+		ctx->crc = arena_crc(pool->arena, handle);
 		memcpy(ctx->stored, arena_data(pool->arena, handle),
 		       handle_length(handle));
+	}
 	if (taker && handle != HANDLE_EMPTY)
 		*taker = take(pool, word, handle);
 	pthread_mutex_unlock(leaf->stripe);
 	return handle;
 }
 
-static int decode(struct tmem_ctx *ctx, tmem_handle handle, char *page,
-		  uint32_t size)
+/* What fetch() left in @ctx, into guest memory.  0 or -EIO. */
+static int decode(struct tmem_ctx *ctx, struct tmem_object *object,
+		  uint64_t index, tmem_handle handle, char *page, uint32_t size)
 {
 	if (handle_type(handle) == HANDLE_SAME) {
 		codec_fill(page, (uint32_t)handle, size);
 		return 0;
 	}
+	if (codec_checksum(object->seed, index, ctx->stored,
+			   handle_length(handle)) != ctx->crc)
+		return -EIO;
 	return codec_decode(handle_type(handle), ctx->stored,
 			    handle_length(handle), page, size);
 }
@@ -417,7 +431,8 @@ static int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool,
 			cursor_skip(&at, size);
 			continue;
 		}
-		error = decode(ctx, handle, page ? page : ctx->page, size);
+		error = decode(ctx, object, op->index + i, handle,
+			       page ? page : ctx->page, size);
 		if (error) {
 			result->status = TMEM_PAGE_IO;
 			atomic_fetch_add(&pool->count.io_errors, 1);

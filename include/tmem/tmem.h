@@ -33,7 +33,9 @@
  * 4. After a get that missed, gets miss until the next accepted put.
  * 5. An op on one page takes effect at one instant between submission and
  *    completion.  Pages of a run are independent of one another.
- * 6. No lock is held while guest memory or a codec is touched: an op's iovecs
+ * 6. Damaged memory of the host is an error to the owner of its page, and nobody
+ *    else's.  (What the store knows about pages has no such protection.)
+ * 7. No lock is held while guest memory or a codec is touched: an op's iovecs
  *    may point to memory that takes long to fault in, that changes while it
  *    is read, or that other ops use, and nobody else waits for it.
  *
@@ -285,7 +287,11 @@ enum tmem_page_status {
 	TMEM_PAGE_OK = 0,
 	TMEM_PAGE_REFUSED = 1, /* put: no room; the old copy is gone */
 	TMEM_PAGE_MISS = 2,    /* get: there is none */
-	TMEM_PAGE_IO = 3,      /* get: held, but its bytes are damaged */
+	/*
+	 * get: held, but its bytes are damaged: their checksum, CRC-32C
+	 * (RFC 3720) from the key on, is another.  The op's memory is as it was.
+	 */
+	TMEM_PAGE_IO = 3,
 };
 
 struct tmem_page {
@@ -417,7 +423,7 @@ struct tmem_stats {
 	uint64_t puts_refused_headroom; /* host or cgroup nearly full */
 	uint64_t gets;
 	uint64_t misses;
-	uint64_t io_errors; /* stored bytes that do not decode */
+	uint64_t io_errors; /* gets of damaged pages: TMEM_PAGE_IO */
 	uint64_t flushes;
 	uint64_t evictions;
 };
