@@ -388,9 +388,27 @@ static struct span *span_new(struct arena *arena, unsigned int class_index,
 	return span;
 }
 
-/* Pages of a segment for a span of @class_index, marked used. */
+/*
+ * Pages of one segment that are marked used and not yet a span's.  Those that
+ * have no host memory get it together: a store that grows takes it by whole
+ * segments, for a system call costs more than the page that it is about.
+ */
+struct run {
+	uint32_t number;
+	unsigned int page, pages; /* for the span */
+	uint16_t missing;	  /* of these, without memory */
+	uint16_t spare;		  /* beside them, without memory, to be idle */
+	uint16_t populated;	  /* what has got it since */
+};
+
+static uint64_t page_bytes(uint16_t mask)
+{
+	return (uint64_t)__builtin_popcount(mask) * ARENA_PAGE;
+}
+
+/* A run of @pages pages. */
 static int run_claim(struct arena *arena, unsigned int pages, bool guaranteed,
-		     uint32_t *number, unsigned int *page, uint16_t *missing)
+		     struct run *run)
 {
 	struct segment *segment;
 	int error = 0;
@@ -400,7 +418,7 @@ static int run_claim(struct arena *arena, unsigned int pages, bool guaranteed,
 		unsigned int regions;
 
 		pthread_mutex_lock(&arena->lock);
-		segment = run_find(arena, pages, page);
+		segment = run_find(arena, pages, &run->page);
 		regions = arena->num_segments / REGION_SEGMENTS;
 		if (segment)
 			break;
@@ -410,15 +428,72 @@ static int run_claim(struct arena *arena, unsigned int pages, bool guaranteed,
 			return error;
 		error = region_add(arena, regions, guaranteed);
 	}
-	mask = run_mask(*page, pages);
-	*number = segment->number;
-	*missing = mask & ~segment->populated;
+	mask = run_mask(run->page, pages);
+	run->number = segment->number;
+	run->pages = pages;
+	run->missing = mask & ~segment->populated;
+	run->spare = run->missing ? ~(mask | segment->used |
+				      segment->populated) :
+				    0;
 	arena->idle_pages -= __builtin_popcount(segment->populated & mask);
-	segment->used |= mask;
+	segment->used |= mask | run->spare;
 	arena->demand += pages;
 	segment_relink(arena, segment);
 	pthread_mutex_unlock(&arena->lock);
 	return 0;
+}
+
+/*
+ * Memory for what of a run has none.  No lock is held.  What was populated in
+ * part goes back while the pages are still ours.
+ */
+static int run_populate(struct arena *arena, struct run *run,
+			uint64_t descriptor, bool guaranteed)
+{
+	enum grows grows = arena->persistent ? GROWS_PERSISTENT :
+					       GROWS_EPHEMERAL;
+	uint64_t bytes = page_bytes(run->missing) + descriptor;
+	int error = store_may_grow(arena->tenant, grows, bytes, guaranteed);
+
+	if (error)
+		return error;
+	if (run->spare) {
+		uint16_t mask = run->missing | run->spare;
+
+		/* Nobody makes way for what is only likely to be of use. */
+		if (store_has_room(arena->tenant, grows,
+				   bytes + page_bytes(run->spare)) &&
+		    !populate(arena, run->number, mask)) {
+			run->populated = mask;
+			return 0;
+		}
+		punch(arena, run->number, mask);
+	}
+	error = populate(arena, run->number, run->missing);
+	if (error)
+		punch(arena, run->number, run->missing);
+	else
+		run->populated = run->missing;
+	return error;
+}
+
+/* A run becomes @span's, or nobody's if NULL.  arena->lock held. */
+static void run_settle(struct arena *arena, const struct run *run,
+		       struct span *span)
+{
+	struct segment *segment = segment_of(arena, run->number);
+
+	segment->populated |= run->populated;
+	atomic_fetch_add(&arena->populated_bytes, page_bytes(run->populated));
+	segment->used &= ~run->spare;
+	arena->idle_pages += __builtin_popcount(run->populated & run->spare);
+	if (span) {
+		for (unsigned int i = 0; i < run->pages; i++)
+			segment->span[run->page + i] = span;
+		segment_relink(arena, segment);
+	} else {
+		run_free(arena, run->number, run->page, run->pages);
+	}
 }
 
 /* One more span of a class.  No lock is held. */
@@ -426,50 +501,32 @@ static int span_add(struct arena *arena, unsigned int class_index,
 		    bool guaranteed)
 {
 	struct size_class *class = &arena->class[class_index];
-	unsigned int page;
-	uint32_t number;
-	uint16_t missing;
 	struct span *span = NULL;
-	uint64_t bytes;
+	struct run run = { 0 };
 	int error;
 
-	error = run_claim(arena, class->pages, guaranteed, &number, &page,
-			  &missing);
+	error = run_claim(arena, class->pages, guaranteed, &run);
 	if (error)
 		return error;
-	bytes = (uint64_t)__builtin_popcount(missing) * ARENA_PAGE;
-	error = store_may_grow(arena->tenant,
-			       arena->persistent ? GROWS_PERSISTENT :
-						   GROWS_EPHEMERAL,
-			       bytes + span_bytes(class->slots), guaranteed);
-	if (!error)
-		error = populate(arena, number, missing);
+	error = run_populate(arena, &run, span_bytes(class->slots), guaranteed);
 	if (!error) {
-		span = span_new(arena, class_index, number, page);
+		span = span_new(arena, class_index, run.number, run.page);
 		if (!span)
 			error = -ENOMEM;
 	}
 
-	/* What was populated in part goes back while the pages are still ours. */
-	if (error == -ENOMEM)
-		punch(arena, number, missing);
 	pthread_mutex_lock(&arena->lock);
-	if (error) {
-		run_free(arena, number, page, class->pages);
-		pthread_mutex_unlock(&arena->lock);
-		return error;
+	run_settle(arena, &run, span);
+	if (span) {
+		atomic_fetch_add(&arena->span_bytes, span_bytes(class->slots));
+		class->spans++;
+		list_add_tail(&arena->spans, &span->age);
+		list_add_tail(&class->partial, &span->link);
 	}
-	segment_of(arena, number)->populated |= missing;
-	for (unsigned int i = 0; i < class->pages; i++)
-		segment_of(arena, number)->span[page + i] = span;
-	atomic_fetch_add(&arena->populated_bytes, bytes);
-	atomic_fetch_add(&arena->span_bytes, span_bytes(class->slots));
-	class->spans++;
-	list_add_tail(&arena->spans, &span->age);
-	list_add_tail(&class->partial, &span->link);
 	pthread_mutex_unlock(&arena->lock);
-	store_note_held(arena->tenant->store);
-	return 0;
+	if (!error)
+		store_note_held(arena->tenant->store);
+	return error;
 }
 
 /* ------------------------------------------------------------------ slots */

@@ -751,6 +751,49 @@ static void iovec_boundaries_mean_nothing(void **state)
 	}
 }
 
+/* A call of the host's costs more than a page: one gets a segment's 16. */
+static void growth_is_by_segments(void **state)
+{
+	struct tmem_stats stats;
+	struct fixture f;
+	long calls;
+
+	fixture_open(&f, 64 * MIB, 0);
+	pool_open(&f, 0, P);
+	f.memory.only_fallocate = true; /* calls are of fallocate() alone */
+	atomic_store(&f.memory.calls, 0);
+	for (uint64_t i = 0; i < 1600; i++)
+		assert_int_equal(put(&f, 0, 1, i, 4 * i + 3), TMEM_PAGE_OK);
+	calls = atomic_load(&f.memory.calls);
+	assert_in_range(calls, 1600 / 16, 1600 / 16 + 1);
+	tmem_tenant_stats(f.tenant, &stats);
+	assert_in_range(stats.held_bytes, 1600 * PAGE,
+			1600 * PAGE + 16 * PAGE + MIB / 2);
+	fixture_close(&f);
+}
+
+/* A page is not refused because there is no memory for 15 more. */
+static void a_segment_in_vain_is_no_refusal(void **state)
+{
+	struct fixture f;
+
+	fixture_open(&f, 64 * MIB, 0);
+	pool_open(&f, 0, P);
+	f.memory.only_fallocate = true;
+	atomic_store(&f.memory.calls, 0);
+	f.memory.once = true;
+	/* The last page of the segment has no company. */
+	for (uint64_t i = 0; i < 15; i++) {
+		atomic_store(&f.memory.fail_at,
+			     atomic_load(&f.memory.calls) + 1);
+		assert_int_equal(put(&f, 0, 1, i, 4 * i + 3), TMEM_PAGE_OK);
+	}
+	assert_int_equal(atomic_load(&f.memory.calls), 30);
+	for (uint64_t i = 0; i < 15; i++)
+		assert_int_equal(get(&f, 0, 1, i, 4 * i + 3), TMEM_PAGE_OK);
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -776,6 +819,8 @@ int main(void)
 		cmocka_unit_test(bad_ops),
 		cmocka_unit_test(frozen_puts_come_back),
 		cmocka_unit_test(iovec_boundaries_mean_nothing),
+		cmocka_unit_test(growth_is_by_segments),
+		cmocka_unit_test(a_segment_in_vain_is_no_refusal),
 	};
 
 	return cmocka_run_group_tests_name("store", tests, NULL, NULL);
