@@ -22,6 +22,7 @@
  * spans took lately (arena->demand).
  */
 #define IDLE_RESERVE_PAGES 32
+#define CACHE_LINE	   64
 
 static unsigned int class_of(uint32_t length)
 {
@@ -649,6 +650,16 @@ const char *arena_data(struct arena *arena, tmem_handle handle)
 	       (handle_slot(handle) >> 12) * ARENA_PAGE +
 	       (size_t)(handle_slot(handle) & 0xfff) *
 		       class_size(class_of(handle_length(handle)));
+}
+
+void arena_prefetch(struct arena *arena, tmem_handle handle)
+{
+	const char *data = arena_data(arena, handle);
+
+	for (uint32_t i = 0; i < handle_length(handle); i += CACHE_LINE)
+		__builtin_prefetch(data + i);
+	__builtin_prefetch(
+		&handle_span(arena, handle)->slot[handle_slot(handle) & 0xfff]);
 }
 
 uint32_t arena_crc(struct arena *arena, tmem_handle handle)

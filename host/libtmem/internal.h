@@ -239,6 +239,8 @@ tmem_handle arena_publish(struct arena *arena, struct chunk *chunk,
 void arena_free(struct arena *arena, tmem_handle handle);
 /* Address of the stored bytes; valid while the leaf's stripe is held. */
 const char *arena_data(struct arena *arena, tmem_handle handle);
+/* It will be wanted soon: the caches fetch it.  Likewise. */
+void arena_prefetch(struct arena *arena, tmem_handle handle);
 /* Checksum that the stored bytes had; likewise. */
 uint32_t arena_crc(struct arena *arena, tmem_handle handle);
 /* Which exclusive get took the page; the leaf's stripe is held. */

@@ -361,12 +361,30 @@ static bool taken_by(struct tmem_pool *pool, tmem_handle handle, uint16_t taker)
 }
 
 /*
+ * While a page is decoded the caches fetch what the next one of the run needs,
+ * if the same leaf has it.  The leaf is locked.
+ */
+static void prefetch_next(struct tmem_pool *pool, struct tmem_leaf *leaf,
+			  uint64_t index)
+{
+	unsigned int entry = index % LEAF_ENTRIES + 1;
+	tmem_handle handle;
+
+	if (entry == LEAF_ENTRIES)
+		return;
+	handle = atomic_load_explicit(&leaf->word[entry], memory_order_acquire);
+	if (handle_has_chunk(handle))
+		arena_prefetch(pool->arena, handle);
+}
+
+/*
  * The stored bytes of a page, copied to ctx->stored.  HANDLE_EMPTY: a miss.
- * @taker: set if not NULL, and others miss from now on.
+ * @taker: set if not NULL, and others miss from now on.  @more: the next page is
+ * wanted, too.
  */
 static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 			 struct tmem_object *object, uint64_t index,
-			 uint16_t *taker)
+			 uint16_t *taker, bool more)
 {
 	_Atomic tmem_handle *word;
 	struct tmem_leaf *leaf;
@@ -387,6 +405,8 @@ static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 	}
 	if (taker && handle != HANDLE_EMPTY)
 		*taker = take(pool, word, handle);
+	if (more)
+		prefetch_next(pool, leaf, index);
 	pthread_mutex_unlock(leaf->stripe);
 	return handle;
 }
@@ -424,7 +444,8 @@ static int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool,
 		handle = fetch(ctx, pool, object, op->index + i,
 			       op->flags & TMEM_GET_EXCLUSIVE ?
 				       &result->internal :
-				       NULL);
+				       NULL,
+			       i + 1 < op->count);
 		if (handle == HANDLE_EMPTY) {
 			result->status = TMEM_PAGE_MISS;
 			atomic_fetch_add(&pool->count.misses, 1);
