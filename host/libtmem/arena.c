@@ -390,9 +390,9 @@ static struct span *span_new(struct arena *arena, unsigned int class_index,
 }
 
 /*
- * Pages of one segment that are marked used and not yet a span's.  Those that
- * have no host memory get it together: a store that grows takes it by whole
- * segments, for a system call costs more than the page that it is about.
+ * Pages of one segment that are marked used and not yet a span's.  An empty
+ * segment gets host memory as a whole: a system call costs more than the page
+ * that it is about.
  */
 struct run {
 	uint32_t number;
@@ -433,9 +433,8 @@ static int run_claim(struct arena *arena, unsigned int pages, bool guaranteed,
 	run->number = segment->number;
 	run->pages = pages;
 	run->missing = mask & ~segment->populated;
-	run->spare = run->missing ? ~(mask | segment->used |
-				      segment->populated) :
-				    0;
+	/* Holes in a store that no longer grows are filled as they are needed. */
+	run->spare = segment->used | segment->populated ? 0 : ~mask;
 	arena->idle_pages -= __builtin_popcount(segment->populated & mask);
 	segment->used |= mask | run->spare;
 	arena->demand += pages;
