@@ -162,6 +162,14 @@ static inline void fixture_check(struct fixture *f)
 		fail_msg("tmem_check: %s", message);
 }
 
+static inline struct tmem_stats stats_of(struct fixture *f)
+{
+	struct tmem_stats stats;
+
+	tmem_store_stats(f->store, &stats);
+	return stats;
+}
+
 static inline void fixture_close(struct fixture *f)
 {
 	fixture_check(f);

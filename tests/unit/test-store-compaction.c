@@ -9,14 +9,6 @@
 /* Of pages that compress to a third: more than a span has of them. */
 #define STRIDE 24
 
-static struct tmem_stats stats_of(struct fixture *f)
-{
-	struct tmem_stats stats;
-
-	tmem_store_stats(f->store, &stats);
-	return stats;
-}
-
 /* Compressible pages of object 1 from index 0 on, @most of them at most. */
 static uint64_t put_compressible(struct fixture *f, uint64_t most)
 {

@@ -55,26 +55,10 @@ static void flip(const struct stored *s, off_t at, uint8_t bits)
 	assert_int_equal(pwrite(s->fd, &byte, 1, at), 1);
 }
 
-static uint64_t io_errors(struct fixture *f)
-{
-	struct tmem_stats stats;
-
-	tmem_store_stats(f->store, &stats);
-	return stats.io_errors;
-}
-
-static uint64_t stored_bytes(struct fixture *f)
-{
-	struct tmem_stats stats;
-
-	tmem_store_stats(f->store, &stats);
-	return stats.stored_bytes;
-}
-
 /* One bit, in each byte in turn: as many errors as there are stored bytes. */
 static void each_byte_counts(struct fixture *f, uint64_t seed)
 {
-	uint64_t errors = 0, before = io_errors(f);
+	uint64_t errors = 0, before = stats_of(f).io_errors;
 	struct stored s;
 
 	assert_int_equal(put(f, 0, 1, 0, seed), TMEM_PAGE_OK);
@@ -86,8 +70,8 @@ static void each_byte_counts(struct fixture *f, uint64_t seed)
 		errors += get(f, 0, 1, 0, seed) == TMEM_PAGE_IO;
 		flip(&s, at, bit);
 	}
-	assert_int_equal(errors, stored_bytes(f));
-	assert_int_equal(io_errors(f) - before, errors);
+	assert_int_equal(errors, stats_of(f).stored_bytes);
+	assert_int_equal(stats_of(f).io_errors - before, errors);
 	/* Not held against it. */
 	assert_int_equal(get(f, 0, 1, 0, seed), TMEM_PAGE_OK);
 	close(s.fd);
@@ -110,7 +94,7 @@ static void each_byte_of_a_raw_page_counts(void **state)
 	fixture_open(&f, 8 * MIB, MIB);
 	pool_open(&f, 0, P);
 	each_byte_counts(&f, INCOMPRESSIBLE);
-	assert_int_equal(stored_bytes(&f), PAGE);
+	assert_int_equal(stats_of(&f).stored_bytes, PAGE);
 	fixture_close(&f);
 }
 
@@ -129,7 +113,7 @@ static void damage_is_its_owners_alone(void **state)
 	for (uint64_t i = 0; i < 64; i++)
 		failed += get(&f, 0, i % 3, i, i) != TMEM_PAGE_OK;
 	assert_int_equal(failed, 1);
-	assert_int_equal(io_errors(&f), 1);
+	assert_int_equal(stats_of(&f).io_errors, 1);
 	/* Who has the page still, and puts it anew, has it. */
 	for (uint64_t i = 0; i < 64; i++) {
 		assert_int_equal(put(&f, 0, i % 3, i, i), TMEM_PAGE_OK);
