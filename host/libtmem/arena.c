@@ -457,13 +457,12 @@ static int run_populate(struct arena *arena, struct run *run,
 
 	if (error)
 		return error;
-	if (run->spare) {
+	/* Nobody makes way for what is only likely to be of use. */
+	if (run->spare && store_has_room(arena->tenant, grows,
+					 bytes + page_bytes(run->spare))) {
 		uint16_t mask = run->missing | run->spare;
 
-		/* Nobody makes way for what is only likely to be of use. */
-		if (store_has_room(arena->tenant, grows,
-				   bytes + page_bytes(run->spare)) &&
-		    !populate(arena, run->number, mask)) {
+		if (!populate(arena, run->number, mask)) {
 			run->populated = mask;
 			return 0;
 		}
@@ -629,6 +628,11 @@ static struct span *handle_span(struct arena *arena, tmem_handle handle)
 		->span[handle_slot(handle) >> 12];
 }
 
+static struct slot *slot_of(struct arena *arena, tmem_handle handle)
+{
+	return &handle_span(arena, handle)->slot[handle_slot(handle) & 0xfff];
+}
+
 void arena_free(struct arena *arena, tmem_handle handle)
 {
 	pthread_mutex_lock(&arena->lock);
@@ -657,20 +661,17 @@ void arena_prefetch(struct arena *arena, tmem_handle handle)
 
 	for (uint32_t i = 0; i < handle_length(handle); i += CACHE_LINE)
 		__builtin_prefetch(data + i);
-	__builtin_prefetch(
-		&handle_span(arena, handle)->slot[handle_slot(handle) & 0xfff]);
+	__builtin_prefetch(slot_of(arena, handle));
 }
 
 uint32_t arena_crc(struct arena *arena, tmem_handle handle)
 {
-	return handle_span(arena, handle)->slot[handle_slot(handle) & 0xfff].crc;
+	return slot_of(arena, handle)->crc;
 }
 
 uint16_t *arena_taker(struct arena *arena, tmem_handle handle)
 {
-	struct span *span = handle_span(arena, handle);
-
-	return &span->slot[handle_slot(handle) & 0xfff].taker;
+	return &slot_of(arena, handle)->taker;
 }
 
 /* ------------------------------------------------------------- background */

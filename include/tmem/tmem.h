@@ -289,7 +289,7 @@ enum tmem_page_status {
 	TMEM_PAGE_MISS = 2,    /* get: there is none */
 	/*
 	 * get: held, but its bytes are damaged: their checksum, CRC-32C
-	 * (RFC 3720) from the key on, is another.  The op's memory is as it was.
+	 * (RFC 3720) from the key on, is another
 	 */
 	TMEM_PAGE_IO = 3,
 };

@@ -11,7 +11,6 @@
 
 #define P TMEM_POOL_PERSISTENT
 /* make_page() makes of the low two bits: */
-#define SAME_FILLED    0
 #define COMPRESSIBLE   1
 #define INCOMPRESSIBLE 3
 
@@ -123,8 +122,7 @@ static void damage_is_its_owners_alone(void **state)
 	fixture_close(&f);
 }
 
-/* The words of two pages change places: each names sound bytes, of another key.
- */
+/* The words of two pages change places: each names another key's sound bytes. */
 static void swap_words(struct fixture *f, uint64_t object_a, uint64_t index_a,
 		       uint64_t object_b, uint64_t index_b)
 {
