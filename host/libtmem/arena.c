@@ -17,59 +17,16 @@
 
 #include "internal.h"
 
-/*
- * Populated pages kept in reserve rather than given back: 32 + 1/128, and what
- * spans took lately (arena->demand).
- */
-#define IDLE_RESERVE_PAGES 32
-#define CACHE_LINE	   64
+#define CACHE_LINE 64
 
-static unsigned int class_of(uint32_t length)
+int arena_init(struct arena *arena, struct tmem_tenant *tenant, bool persistent,
+	       const int fd[2])
 {
-	if (length <= ARENA_PAGE)
-		return (MAX(length, 1u) - 1) / CLASS_STEP;
-	return CLASSES_SMALL + (length - ARENA_PAGE - 1) / CLASS_STEP_LARGE;
-}
+	int error;
 
-static uint32_t class_size(unsigned int index)
-{
-	if (index < CLASSES_SMALL)
-		return (index + 1) * CLASS_STEP;
-	return ARENA_PAGE + (index - CLASSES_SMALL + 1) * CLASS_STEP_LARGE;
-}
-
-/* The shortest span up to 8 pages that wastes least, by 1/128 steps. */
-static void class_init(struct size_class *class, unsigned int index)
-{
-	unsigned int best = UINT32_MAX;
-
-	class->size = class_size(index);
-	for (unsigned int pages = 1; pages <= SEGMENT_PAGES; pages++) {
-		unsigned int bytes = pages * ARENA_PAGE, waste;
-
-		if (bytes < class->size || (pages > 8 && best != UINT32_MAX))
-			continue;
-		waste = bytes % class->size * 128 / bytes;
-		if (waste < best) {
-			best = waste;
-			class->pages = pages;
-			class->slots = bytes / class->size;
-		}
-	}
-	list_init(&class->partial);
-	list_init(&class->full);
-}
-
-int arena_init(struct arena *arena, struct tmem_tenant *tenant, bool persistent)
-{
 	memset(arena, 0, sizeof(*arena));
 	arena->tenant = tenant;
 	arena->persistent = persistent;
-	arena->fd = memfd_create(persistent ? "tmem-persistent" :
-					      "tmem-ephemeral",
-				 MFD_CLOEXEC);
-	if (arena->fd < 0)
-		return -errno;
 	pthread_mutex_init(&arena->lock, NULL);
 	for (unsigned int i = 0; i < CLASSES; i++)
 		class_init(&arena->class[i], i);
@@ -77,10 +34,18 @@ int arena_init(struct arena *arena, struct tmem_tenant *tenant, bool persistent)
 		list_init(&arena->by_run[i]);
 	list_init(&arena->idle);
 	list_init(&arena->spans);
-	return 0;
+	arena->fd = fd ? fd[1]
+		       : memfd_make(persistent ? "tmem-persistent"
+					       : "tmem-ephemeral");
+	error = cells_init(arena, fd ? fd[0] : -1);
+	if (arena->fd < 0)
+		error = arena->fd;
+	if (error)
+		arena_destroy(arena);
+	return error;
 }
 
-static size_t span_bytes(unsigned int slots)
+size_t span_bytes(unsigned int slots)
 {
 	return sizeof(struct span) + slots * sizeof(struct slot);
 }
@@ -89,8 +54,6 @@ void arena_destroy(struct arena *arena)
 {
 	struct tmem_store *store = arena->tenant->store;
 
-	if (arena->fd < 0)
-		return;
 	while (!list_empty(&arena->spans)) {
 		struct span *span =
 			container_of(arena->spans.next, struct span, age);
@@ -99,10 +62,16 @@ void arena_destroy(struct arena *arena)
 		store_free(store, span);
 	}
 	for (unsigned int i = 0; i < REGION_MAX && arena->region[i]; i++) {
-		munmap(arena->region[i], REGION_BYTES);
-		store_free(store, arena->segments[i]);
+		struct region *region = arena->region[i];
+
+		munmap(region->data, REGION_BYTES);
+		for (unsigned int g = 0; g < REGION_GROUPS; g++)
+			store_free(store, region->group[g]);
+		store_free(store, region);
 	}
-	close(arena->fd);
+	cells_destroy(arena);
+	if (arena->fd >= 0)
+		close(arena->fd);
 	arena->fd = -1;
 	pthread_mutex_destroy(&arena->lock);
 }
@@ -126,31 +95,28 @@ uint64_t arena_held(struct arena *arena)
 enum grows arena_index_grows(struct arena *arena)
 {
 	return arena->persistent && arena_index_bytes(arena) <=
-					    tenant_index_share(arena->tenant) ?
-		       GROWS_PERSISTENT :
-		       GROWS_INDEX;
+					    tenant_index_share(arena->tenant)
+		       ? GROWS_PERSISTENT
+		       : GROWS_INDEX;
 }
 
 /* --------------------------------------------------------------- segments */
 
-static struct segment *segment_of(struct arena *arena, uint32_t number)
+struct segment *segment_of(struct arena *arena, uint32_t number)
 {
-	return &arena->segments[number / REGION_SEGMENTS]
-			       [number % REGION_SEGMENTS];
+	struct region *region = arena->region[number / REGION_SEGMENTS];
+
+	return &region->group[number % REGION_SEGMENTS / GROUP_SEGMENTS]
+			     [number % GROUP_SEGMENTS];
 }
 
 static char *segment_data(struct arena *arena, uint32_t number)
 {
-	return arena->region[number / REGION_SEGMENTS] +
+	return arena->region[number / REGION_SEGMENTS]->data +
 	       (uint64_t)(number % REGION_SEGMENTS) * SEGMENT_BYTES;
 }
 
-static uint16_t run_mask(unsigned int page, unsigned int pages)
-{
-	return ((1u << pages) - 1) << page;
-}
-
-static unsigned int longest_run(uint16_t used)
+unsigned int longest_run(uint16_t used)
 {
 	unsigned int run = 0;
 
@@ -159,8 +125,7 @@ static unsigned int longest_run(uint16_t used)
 	return run;
 }
 
-/* Keep the segment in the lists that its bitmaps say.  arena->lock held. */
-static void segment_relink(struct arena *arena, struct segment *segment)
+void segment_relink(struct arena *arena, struct segment *segment)
 {
 	bool idle = segment->populated & ~segment->used;
 
@@ -176,66 +141,133 @@ static void segment_relink(struct arena *arena, struct segment *segment)
 		list_del(&segment->idle_link);
 }
 
-/*
- * One more region of address space and of descriptors.  arena->lock is not
- * held.  The memfd's size is fallocate()'s to raise, see populate(): setting
- * it here would cut off what others, who were faster, have added meanwhile.
- */
-static int region_add(struct arena *arena, unsigned int index, bool guaranteed)
+/* Address space for a region.  arena->lock is not held. */
+static int region_map(struct arena *arena, unsigned int index)
 {
 	struct tmem_store *store = arena->tenant->store;
-	size_t bytes = REGION_SEGMENTS * sizeof(struct segment);
-	struct segment *segments;
-	char *data;
-	int error;
+	struct region *region = store_zalloc(store, sizeof(*region));
 
-	if (index >= REGION_MAX)
-		return -ENOSPC;
-	error = store_may_grow(arena->tenant, arena_index_grows(arena), bytes,
-			       guaranteed);
-	if (error)
-		return error;
-	segments = store_zalloc(store, bytes);
-	if (!segments)
+	if (!region)
 		return -ENOMEM;
-	data = mmap(NULL, REGION_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
-		    arena->fd, index * REGION_BYTES);
-	if (data == MAP_FAILED) {
-		store_free(store, segments);
+	region->data =
+		memfd_map(store, arena->fd, index * REGION_BYTES, REGION_BYTES);
+	if (!region->data) {
+		store_free(store, region);
 		return -ENOMEM;
 	}
-	/* Guests' pages do not belong into a core file of ours. */
-	madvise(data, REGION_BYTES, MADV_DONTDUMP);
-	if (store->flags & TMEM_STORE_LOCK &&
-	    mlock2(data, REGION_BYTES, MLOCK_ONFAULT)) {
-		munmap(data, REGION_BYTES);
-		store_free(store, segments);
-		return -ENOMEM;
+	pthread_mutex_lock(&arena->lock);
+	if (!arena->region[index]) {
+		arena->region[index] = region;
+		atomic_fetch_add(&arena->index_bytes, sizeof(*region));
+		region = NULL;
 	}
+	pthread_mutex_unlock(&arena->lock);
+	/* Another thread was faster? */
+	if (region) {
+		munmap(region->data, REGION_BYTES);
+		store_free(store, region);
+	}
+	return 0;
+}
+
+static bool region_mapped(struct arena *arena, unsigned int index)
+{
+	bool mapped;
 
 	pthread_mutex_lock(&arena->lock);
-	if (arena->region[index]) {
+	mapped = arena->region[index];
+	pthread_mutex_unlock(&arena->lock);
+	return mapped;
+}
+
+static void group_init(struct segment *group, uint32_t first)
+{
+	for (unsigned int i = 0; i < GROUP_SEGMENTS; i++) {
+		list_init(&group[i].link);
+		list_init(&group[i].idle_link);
+		group[i].run = SEGMENT_PAGES;
+		group[i].number = first + i;
+	}
+}
+
+/*
+ * The memfd's size is fallocate()'s to raise, see segment_populate(): setting
+ * it here would cut off what others, who were faster, have added meanwhile.
+ */
+int group_make(struct arena *arena, uint32_t first)
+{
+	struct tmem_store *store = arena->tenant->store;
+	size_t bytes = GROUP_SEGMENTS * sizeof(struct segment);
+	struct segment *group;
+	int error = 0;
+
+	if (!region_mapped(arena, first / REGION_SEGMENTS))
+		error = region_map(arena, first / REGION_SEGMENTS);
+	if (error)
+		return error;
+	group = store_zalloc(store, bytes);
+	if (!group)
+		return -ENOMEM;
+	group_init(group, first);
+
+	pthread_mutex_lock(&arena->lock);
+	if (arena->num_segments != first) {
 		/* Another thread was faster. */
 		pthread_mutex_unlock(&arena->lock);
-		munmap(data, REGION_BYTES);
-		store_free(store, segments);
+		store_free(store, group);
 		return 0;
 	}
-	arena->region[index] = data;
-	arena->segments[index] = segments;
-	for (unsigned int i = 0; i < REGION_SEGMENTS; i++) {
-		list_init(&segments[i].link);
-		list_init(&segments[i].idle_link);
-		segments[i].run = SEGMENT_PAGES;
-		segments[i].number = index * REGION_SEGMENTS + i;
-	}
-	arena->num_segments = (index + 1) * REGION_SEGMENTS;
+	arena->region[first / REGION_SEGMENTS]
+		->group[first % REGION_SEGMENTS / GROUP_SEGMENTS] = group;
+	arena->num_segments = first + GROUP_SEGMENTS;
 	/* Low segments first, so that the file stays short. */
-	for (unsigned int i = 0; i < REGION_SEGMENTS; i++)
-		list_add_tail(&arena->by_run[SEGMENT_PAGES], &segments[i].link);
+	for (unsigned int i = 0; i < GROUP_SEGMENTS; i++)
+		list_add_tail(&arena->by_run[SEGMENT_PAGES], &group[i].link);
 	atomic_fetch_add(&arena->index_bytes, bytes);
 	pthread_mutex_unlock(&arena->lock);
 	return 0;
+}
+
+int group_add(struct arena *arena, bool guaranteed)
+{
+	uint32_t first;
+	int error;
+
+	pthread_mutex_lock(&arena->lock);
+	first = arena->num_segments;
+	pthread_mutex_unlock(&arena->lock);
+	if (first >= SEGMENT_MAX)
+		return -ENOSPC;
+	error = store_may_grow(arena->tenant, arena_index_grows(arena),
+			       GROUP_SEGMENTS * sizeof(struct segment),
+			       guaranteed);
+	return error ? error : group_make(arena, first);
+}
+
+/* How many idle segments are looked at for a new span. */
+#define IDLE_TRIES 16
+
+/*
+ * Where @pages free pages of a segment are, as many as possible of them with
+ * memory; their number, or -1 where no run is as long.
+ */
+static int run_place(const struct segment *segment, unsigned int pages,
+		     unsigned int *page)
+{
+	int best = -1;
+
+	if (segment->run < pages)
+		return -1;
+	for (unsigned int p = 0; p + pages <= SEGMENT_PAGES; p++) {
+		uint16_t mask = run_mask(p, pages);
+		int ready = __builtin_popcount(segment->populated & mask);
+
+		if (segment->used & mask || ready <= best)
+			continue;
+		best = ready;
+		*page = p;
+	}
+	return best;
 }
 
 /*
@@ -245,49 +277,42 @@ static int region_add(struct arena *arena, unsigned int index, bool guaranteed)
 static struct segment *run_find(struct arena *arena, unsigned int pages,
 				unsigned int *page)
 {
-	unsigned int tries = 0;
+	struct segment *best = NULL;
+	unsigned int tries = 0, at;
+	int ready, most = 0;
 
-	for (struct list *l = arena->idle.next; l != &arena->idle && tries < 8;
+	for (struct list *l = arena->idle.next;
+	     l != &arena->idle && tries < IDLE_TRIES && most < (int)pages;
 	     l = l->next, tries++) {
 		struct segment *segment =
 			container_of(l, struct segment, idle_link);
-		uint16_t ready = segment->populated & ~segment->used;
 
-		for (unsigned int p = 0; p + pages <= SEGMENT_PAGES; p++) {
-			uint16_t mask = run_mask(p, pages);
-
-			if ((ready & mask) == mask) {
-				*page = p;
-				return segment;
-			}
+		ready = run_place(segment, pages, &at);
+		if (ready > most) {
+			most = ready;
+			best = segment;
+			*page = at;
 		}
 	}
-	for (unsigned int run = pages; run <= SEGMENT_PAGES; run++) {
-		struct segment *segment;
-
+	for (unsigned int run = pages; run <= SEGMENT_PAGES && !best; run++) {
 		if (list_empty(&arena->by_run[run]))
 			continue;
-		segment = container_of(arena->by_run[run].next, struct segment,
-				       link);
-		for (unsigned int p = 0; p + pages <= SEGMENT_PAGES; p++) {
-			if (!(segment->used & run_mask(p, pages))) {
-				*page = p;
-				return segment;
-			}
-		}
+		best = container_of(arena->by_run[run].next, struct segment,
+				    link);
+		run_place(best, pages, page);
 	}
-	return NULL;
+	return best;
 }
 
 /* ------------------------------------------------------------------ spans */
 
-static void span_link(struct arena *arena, struct span *span)
+void span_link(struct arena *arena, struct span *span)
 {
 	struct size_class *class = &arena->class[span->class_index];
 
 	list_del(&span->link);
-	list_add_tail(span->used == span->slots ? &class->full :
-						  &class->partial,
+	list_add_tail(span->used == span->slots ? &class->full
+						: &class->partial,
 		      &span->link);
 }
 
@@ -304,8 +329,7 @@ static void run_free(struct arena *arena, uint32_t number, unsigned int page,
 	segment_relink(arena, segment);
 }
 
-/* An empty span ends.  arena->lock held. */
-static void span_end(struct arena *arena, struct span *span)
+void span_end(struct arena *arena, struct span *span)
 {
 	struct size_class *class = &arena->class[span->class_index];
 
@@ -322,7 +346,7 @@ static void span_end(struct arena *arena, struct span *span)
  * fallocate() may have to reclaim.  It also raises the file's size, so that
  * no page of a span lies beyond the end.  0 or -ENOMEM.
  */
-static int populate(struct arena *arena, uint32_t number, uint16_t mask)
+int segment_populate(struct arena *arena, uint32_t number, uint16_t mask)
 {
 	struct tmem_store *store = arena->tenant->store;
 	unsigned int page = 0;
@@ -349,7 +373,7 @@ static int populate(struct arena *arena, uint32_t number, uint16_t mask)
 	return 0;
 }
 
-static void punch(struct arena *arena, uint32_t number, uint16_t mask)
+void segment_punch(struct arena *arena, uint32_t number, uint16_t mask)
 {
 	for (unsigned int page = 0; page < SEGMENT_PAGES; page++) {
 		unsigned int run = 0;
@@ -359,21 +383,20 @@ static void punch(struct arena *arena, uint32_t number, uint16_t mask)
 		if (!run)
 			continue;
 		/* Giving back cannot be refused for want of memory. */
-		(void)fallocate(arena->fd,
-				FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				(uint64_t)number * SEGMENT_BYTES +
-					page * ARENA_PAGE,
-				run * ARENA_PAGE);
+		(void)fallocate(
+			arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			(uint64_t)number * SEGMENT_BYTES + page * ARENA_PAGE,
+			run * ARENA_PAGE);
 		page += run;
 	}
 }
 
-static struct span *span_new(struct arena *arena, unsigned int class_index,
-			     uint32_t number, unsigned int page)
+struct span *span_new(struct arena *arena, unsigned int class_index,
+		      uint32_t number, unsigned int page)
 {
 	struct size_class *class = &arena->class[class_index];
-	struct span *span = store_zalloc(arena->tenant->store,
-					 span_bytes(class->slots));
+	struct span *span =
+		store_zalloc(arena->tenant->store, span_bytes(class->slots));
 
 	if (!span)
 		return NULL;
@@ -416,24 +439,22 @@ static int run_claim(struct arena *arena, unsigned int pages, bool guaranteed,
 	uint16_t mask;
 
 	for (;;) {
-		unsigned int regions;
-
 		pthread_mutex_lock(&arena->lock);
 		segment = run_find(arena, pages, &run->page);
-		regions = arena->num_segments / REGION_SEGMENTS;
 		if (segment)
 			break;
 		pthread_mutex_unlock(&arena->lock);
-		/* Room that was made for a region may have pages: look again. */
+		/* Room that was made for a group may have pages: look again. */
 		if (error)
 			return error;
-		error = region_add(arena, regions, guaranteed);
+		error = group_add(arena, guaranteed);
 	}
 	mask = run_mask(run->page, pages);
 	run->number = segment->number;
 	run->pages = pages;
 	run->missing = mask & ~segment->populated;
-	/* Holes in a store that no longer grows are filled as they are needed. */
+	/* Holes in a store that no longer grows are filled as they are needed.
+	 */
 	run->spare = segment->used | segment->populated ? 0 : ~mask;
 	arena->idle_pages -= __builtin_popcount(segment->populated & mask);
 	segment->used |= mask | run->spare;
@@ -450,8 +471,8 @@ static int run_claim(struct arena *arena, unsigned int pages, bool guaranteed,
 static int run_populate(struct arena *arena, struct run *run,
 			uint64_t descriptor, bool guaranteed)
 {
-	enum grows grows = arena->persistent ? GROWS_PERSISTENT :
-					       GROWS_EPHEMERAL;
+	enum grows grows =
+		arena->persistent ? GROWS_PERSISTENT : GROWS_EPHEMERAL;
 	uint64_t bytes = page_bytes(run->missing) + descriptor;
 	int error = store_may_grow(arena->tenant, grows, bytes, guaranteed);
 
@@ -462,15 +483,15 @@ static int run_populate(struct arena *arena, struct run *run,
 					 bytes + page_bytes(run->spare))) {
 		uint16_t mask = run->missing | run->spare;
 
-		if (!populate(arena, run->number, mask)) {
+		if (!segment_populate(arena, run->number, mask)) {
 			run->populated = mask;
 			return 0;
 		}
-		punch(arena, run->number, mask);
+		segment_punch(arena, run->number, mask);
 	}
-	error = populate(arena, run->number, run->missing);
+	error = segment_populate(arena, run->number, run->missing);
 	if (error)
-		punch(arena, run->number, run->missing);
+		segment_punch(arena, run->number, run->missing);
 	else
 		run->populated = run->missing;
 	return error;
@@ -530,15 +551,15 @@ static int span_add(struct arena *arena, unsigned int class_index,
 
 /* ------------------------------------------------------------------ slots */
 
-static char *slot_data(struct arena *arena, struct span *span, unsigned int i)
+char *slot_data(struct arena *arena, struct span *span, unsigned int i)
 {
 	return segment_data(arena, span->segment) + span->page * ARENA_PAGE +
 	       (size_t)i * arena->class[span->class_index].size;
 }
 
-/* Take a free slot of the fullest kind: the class's first partial span. */
-static bool slot_take(struct arena *arena, struct size_class *class,
-		      uint32_t length, struct chunk *chunk)
+/* Of the class's first partial span. */
+bool slot_take(struct arena *arena, struct size_class *class, uint32_t length,
+	       struct chunk *chunk)
 {
 	struct span *span;
 	struct slot *slot;
@@ -560,12 +581,11 @@ static bool slot_take(struct arena *arena, struct size_class *class,
 	return true;
 }
 
-static void slot_release(struct arena *arena, struct span *span,
-			 unsigned int index)
+void slot_release(struct arena *arena, struct span *span, unsigned int index)
 {
 	struct slot *slot = &span->slot[index];
 
-	atomic_store(&slot->leaf, NULL);
+	atomic_store(&slot->leaf, 0);
 	slot->entry = span->used == span->slots ? SLOT_END : span->free_head;
 	span->free_head = index;
 	span->used--;
@@ -616,8 +636,7 @@ tmem_handle arena_publish(struct arena *arena, struct chunk *chunk,
 	 * leaf's stripe, which the caller holds until the word is stored.
 	 */
 	slot->entry = entry;
-	slot->crc = chunk->crc;
-	atomic_store_explicit(&slot->leaf, leaf, memory_order_release);
+	atomic_store_explicit(&slot->leaf, leaf->self, memory_order_release);
 	return handle_chunk(type, chunk->length, span->segment,
 			    (uint32_t)span->page << 12 | chunk->index);
 }
@@ -661,255 +680,32 @@ void arena_prefetch(struct arena *arena, tmem_handle handle)
 
 	for (uint32_t i = 0; i < handle_length(handle); i += CACHE_LINE)
 		__builtin_prefetch(data + i);
-	__builtin_prefetch(slot_of(arena, handle));
 }
 
-uint32_t arena_crc(struct arena *arena, tmem_handle handle)
+void arena_prefetch_slot(struct arena *arena, tmem_handle handle)
 {
-	return slot_of(arena, handle)->crc;
+	struct span *span = handle_span(arena, handle);
+
+	__builtin_prefetch(span, 1);
+	__builtin_prefetch(&span->slot[handle_slot(handle) & 0xfff], 1);
+}
+
+void arena_move_leaf(struct arena *arena, const struct tmem_leaf *old,
+		     struct tmem_leaf *leaf)
+{
+	pthread_mutex_lock(&arena->lock);
+	for (unsigned int i = 0; i < old->capacity; i++) {
+		tmem_handle handle = atomic_load(&leaf->word[i]);
+
+		if (handle_has_chunk(handle))
+			atomic_store(&slot_of(arena, handle)->leaf, leaf->self);
+	}
+	pthread_mutex_unlock(&arena->lock);
 }
 
 uint16_t *arena_taker(struct arena *arena, tmem_handle handle)
 {
 	return &slot_of(arena, handle)->taker;
-}
-
-/* ------------------------------------------------------------- background */
-
-/*
- * Move one live chunk of @from into another span of its class.  arena->lock is
- * held; the leaf's stripe is only tried: see internal.h.
- */
-static bool slot_move(struct arena *arena, struct span *from, unsigned int i)
-{
-	struct size_class *class = &arena->class[from->class_index];
-	struct slot *slot = &from->slot[i];
-	struct tmem_leaf *leaf =
-		atomic_load_explicit(&slot->leaf, memory_order_acquire);
-	struct chunk to;
-	tmem_handle handle;
-
-	if (!leaf || leaf == SLOT_PENDING)
-		return false;
-	if (pthread_mutex_trylock(leaf->stripe))
-		return false;
-	handle = atomic_load_explicit(&leaf->word[slot->entry],
-				      memory_order_relaxed);
-	if (!slot_take(arena, class, handle_length(handle), &to)) {
-		pthread_mutex_unlock(leaf->stripe);
-		return false;
-	}
-	memcpy(to.data, slot_data(arena, from, i), to.length);
-	to.crc = slot->crc;
-	to.span->slot[to.index].taker = slot->taker;
-	atomic_store_explicit(&leaf->word[slot->entry],
-			      arena_publish(arena, &to, handle_type(handle),
-					    leaf, slot->entry) |
-				      (handle & HANDLE_TAKEN),
-			      memory_order_release);
-	pthread_mutex_unlock(leaf->stripe);
-	slot_release(arena, from, i);
-	return true;
-}
-
-/* The emptiest of the first few partial spans. */
-static struct span *compact_victim(struct size_class *class)
-{
-	struct span *best = NULL;
-	unsigned int tries = 0;
-
-	for (struct list *l = class->partial.prev;
-	     l != &class->partial && tries < 16; l = l->prev, tries++) {
-		struct span *span = container_of(l, struct span, link);
-
-		if (!span->busy && (!best || span->used < best->used))
-			best = span;
-	}
-	return best;
-}
-
-/* Free slots that would be left over if the class were packed: whole spans. */
-static bool compact_worthwhile(const struct size_class *class)
-{
-	return class->spans * class->slots - class->used >= class->slots &&
-	       class->spans > 1;
-}
-
-/* Pack one class, @max chunks at most.  arena->lock held, and let go of. */
-static unsigned int class_compact(struct arena *arena, struct size_class *class,
-				  unsigned int max)
-{
-	unsigned int moved = 0;
-
-	while (moved < max && compact_worthwhile(class)) {
-		struct span *from = compact_victim(class);
-		unsigned int before = moved;
-		bool ended;
-
-		if (!from)
-			break;
-		/* Out of the list, lest it be its own target. */
-		list_del(&from->link);
-		from->busy++;
-		for (unsigned int i = 0; i < from->slots && moved < max; i++)
-			moved += slot_move(arena, from, i);
-		from->busy--;
-		ended = !from->used;
-		if (ended)
-			span_end(arena, from);
-		else
-			span_link(arena, from);
-		if (!ended && moved == before)
-			break; /* all of it is busy: later */
-		/* Let others in between two spans. */
-		pthread_mutex_unlock(&arena->lock);
-		pthread_mutex_lock(&arena->lock);
-	}
-	return moved;
-}
-
-unsigned int arena_compact(struct arena *arena, unsigned int max)
-{
-	unsigned int moved = 0;
-
-	pthread_mutex_lock(&arena->lock);
-	/* Where the last call stopped, lest the first classes get everything. */
-	for (unsigned int i = 0; i < CLASSES && moved < max; i++) {
-		moved += class_compact(arena,
-				       &arena->class[arena->compact_class],
-				       max - moved);
-		if (moved < max)
-			arena->compact_class =
-				(arena->compact_class + 1) % CLASSES;
-	}
-	pthread_mutex_unlock(&arena->lock);
-	return moved;
-}
-
-/*
- * How many idle pages to keep.  Overwriting frees pages and takes about as many,
- * and giving them back to take them anew costs more than compressing what they
- * hold.  So what spans took since the last time stays, and that memory is halved
- * every time: some ten steps after the last put it is gone.  Who holds nothing
- * keeps nothing else: what is left of its pages is in that memory.
- */
-static uint64_t idle_reserve(struct arena *arena, bool *more)
-{
-	uint64_t reserve = IDLE_RESERVE_PAGES +
-			   atomic_load(&arena->populated_bytes) / ARENA_PAGE /
-				   128;
-
-	pthread_mutex_lock(&arena->lock);
-	if (list_empty(&arena->spans))
-		reserve = 0;
-	*more = arena->demand && arena->idle_pages > reserve;
-	reserve += arena->demand;
-	arena->demand /= 2;
-	pthread_mutex_unlock(&arena->lock);
-	return reserve;
-}
-
-unsigned int arena_punch(struct arena *arena, unsigned int max, bool all)
-{
-	unsigned int punched = 0;
-	bool more = false;
-	uint64_t reserve = all ? 0 : idle_reserve(arena, &more);
-
-	while (punched < max) {
-		struct segment *segment;
-		uint32_t number;
-		uint16_t mask;
-		unsigned int pages;
-
-		pthread_mutex_lock(&arena->lock);
-		if (arena->idle_pages <= reserve || list_empty(&arena->idle)) {
-			pthread_mutex_unlock(&arena->lock);
-			break;
-		}
-		segment = container_of(arena->idle.next, struct segment,
-				       idle_link);
-		number = segment->number;
-		mask = segment->populated & ~segment->used;
-		pages = __builtin_popcount(mask);
-		/* Used while they are punched, so that nobody takes them. */
-		segment->used |= mask;
-		segment->populated &= ~mask;
-		arena->idle_pages -= pages;
-		segment_relink(arena, segment);
-		pthread_mutex_unlock(&arena->lock);
-
-		punch(arena, number, mask);
-
-		pthread_mutex_lock(&arena->lock);
-		segment->used &= ~mask;
-		segment_relink(arena, segment);
-		atomic_fetch_sub(&arena->populated_bytes,
-				 (uint64_t)pages * ARENA_PAGE);
-		pthread_mutex_unlock(&arena->lock);
-		punched += pages;
-	}
-	/* Nothing to give back yet, but soon: the caller comes again. */
-	return punched ? punched : more;
-}
-
-/* Evict what a span holds.  arena->lock held.  True if the span has ended. */
-static bool span_evict(struct arena *arena, struct span *span)
-{
-	bool ended;
-
-	span->busy++;
-	for (unsigned int i = 0; i < span->slots; i++) {
-		struct slot *slot = &span->slot[i];
-		struct tmem_leaf *leaf =
-			atomic_load_explicit(&slot->leaf, memory_order_acquire);
-		struct tmem_pool *pool;
-
-		if (!leaf || leaf == SLOT_PENDING ||
-		    pthread_mutex_trylock(leaf->stripe))
-			continue;
-		pool = leaf->object->pool;
-		atomic_fetch_add(&pool->count.evictions, 1);
-		leaf_forget(pool, leaf, slot->entry);
-		leaf_unlock_lazy(leaf);
-		slot_release(arena, span, i);
-	}
-	span->busy--;
-	ended = !span->used;
-	if (ended)
-		span_end(arena, span);
-	return ended;
-}
-
-uint64_t arena_evict(struct arena *arena, uint64_t bytes)
-{
-	uint64_t freed = 0;
-	unsigned int tries = 0;
-
-	while (freed < bytes && tries++ < 1024) {
-		struct span *span;
-		unsigned int pages;
-
-		pthread_mutex_lock(&arena->lock);
-		if (list_empty(&arena->spans)) {
-			pthread_mutex_unlock(&arena->lock);
-			break;
-		}
-		span = container_of(arena->spans.next, struct span, age);
-		pages = span->pages;
-		if (span->busy) {
-			pthread_mutex_unlock(&arena->lock);
-			break;
-		}
-		if (span_evict(arena, span)) {
-			freed += (uint64_t)pages * ARENA_PAGE;
-		} else {
-			/* Partly busy: it had its chance, to the end. */
-			list_del(&span->age);
-			list_add_tail(&arena->spans, &span->age);
-		}
-		pthread_mutex_unlock(&arena->lock);
-	}
-	return freed;
 }
 
 /* ------------------------------------------------------------------ check */
@@ -923,14 +719,18 @@ static int span_check(struct arena *arena, struct span *span, uint16_t *used,
 	unsigned int live = 0, free = 0;
 
 	for (unsigned int i = 0; i < span->slots; i++) {
-		struct tmem_leaf *leaf = atomic_load(&span->slot[i].leaf);
+		uint32_t cell = atomic_load(&span->slot[i].leaf);
+		struct tmem_leaf *leaf;
 		tmem_handle handle;
 
-		if (!leaf)
+		if (!cell)
 			continue;
 		live++;
-		if (leaf == SLOT_PENDING)
+		if (cell == SLOT_PENDING)
 			return FAULT("slot pending though no op runs");
+		leaf = cell_at(&arena->cells, cell);
+		if (span->slot[i].entry >= leaf->capacity)
+			return FAULT("slot's leaf has no such word");
 		handle = atomic_load(&leaf->word[span->slot[i].entry]);
 		if (!handle_has_chunk(handle) ||
 		    handle_segment(handle) != span->segment ||
@@ -984,7 +784,8 @@ int arena_check(struct arena *arena, char *message, size_t size)
 				return error;
 		}
 		if (used != segment->used || (used & ~segment->populated))
-			return FAULT("segment %u: pages used %#x, spans %#x, populated %#x",
+			return FAULT("segment %u: pages used %#x, spans %#x, "
+				     "populated %#x",
 				     n, segment->used, used,
 				     segment->populated);
 		populated += __builtin_popcount(segment->populated);
@@ -994,13 +795,10 @@ int arena_check(struct arena *arena, char *message, size_t size)
 	}
 	if (metadata != atomic_load(&arena->span_bytes))
 		return FAULT("descriptors of spans miscounted");
-	metadata = arena->num_segments * sizeof(struct segment);
 	if (spans)
 		return FAULT("spans that no segment names");
 	if (populated * ARENA_PAGE != atomic_load(&arena->populated_bytes) ||
 	    idle != arena->idle_pages)
 		return FAULT("populated or idle pages miscounted");
-	if (metadata > arena_index_bytes(arena))
-		return FAULT("descriptors miscounted");
-	return 0;
+	return cells_check(arena, message, size);
 }

@@ -1,162 +1,272 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * From a key to its word: a hash of objects, a radix tree of leaves for each
+ * Objects by their names, and leaves of words.  Lookups couple locks: the inner
+ * one is taken before the outer one is let go.
  *
- * The tree is as high as the largest index needs, as Linux's XArray is, so a
- * file of up to 32 pages has one leaf and no node.  Lookups couple locks: the
- * inner one is taken before the outer one is let go.
+ * What is adopted after a kill at any instant: an object counts from the store
+ * of CELL_LIVE on until that of anything else, a leaf likewise while its object
+ * does, a page while its word says so.  So cells are filled before they go
+ * live, and an object's cell is freed after those of its leaves.
  */
 #include <stdio.h>
 
 #include "internal.h"
 
-#define OBJECTS_MIN 16u
-
-static uint32_t hash_bytes(const uint8_t *bytes, size_t size)
+/* MurmurHash3's final mix. */
+static uint64_t mix(uint64_t h)
 {
-	uint64_t h = 0xcbf29ce484222325ull, w;
-
-	/* FNV-1a by 64 bit words, with a final mix (MurmurHash3's). */
-	for (size_t i = 0; i + 8 <= size; i += 8) {
-		memcpy(&w, bytes + i, 8);
-		h = (h ^ w) * 0x100000001b3ull;
-		h ^= h >> 29;
-	}
 	h ^= h >> 33;
 	h *= 0xff51afd7ed558ccdull;
 	h ^= h >> 33;
-	return h;
+	h *= 0xc4ceb9fe1a85ec53ull;
+	return h ^ h >> 33;
 }
 
-static void charge(struct tmem_pool *pool, size_t bytes)
+void *index_zalloc(struct arena *arena, size_t size)
 {
-	atomic_fetch_add(&pool->arena->index_bytes, bytes);
-}
-
-static void uncharge(struct tmem_pool *pool, size_t bytes)
-{
-	atomic_fetch_sub(&pool->arena->index_bytes, bytes);
-}
-
-static void *index_zalloc(struct tmem_pool *pool, size_t size)
-{
-	void *ptr = store_zalloc(pool->tenant->store, size);
+	void *ptr = store_zalloc(arena->tenant->store, size);
 
 	if (ptr)
-		charge(pool, size);
+		atomic_fetch_add(&arena->index_bytes, size);
 	return ptr;
 }
 
-static void index_free(struct tmem_pool *pool, void *ptr, size_t size)
+void index_free(struct arena *arena, void *ptr, size_t size)
 {
-	uncharge(pool, size);
-	store_free(pool->tenant->store, ptr);
+	atomic_fetch_sub(&arena->index_bytes, size);
+	store_free(arena->tenant->store, ptr);
+}
+
+/* ------------------------------------------------------------- hash table */
+
+/*
+ * Linear hashing (Litwin, 1980): the table grows by one bucket for each object
+ * that is one too many, which takes half of what one other bucket has.  So no
+ * insertion moves more than a few objects.  Buckets are in segments, each as
+ * large as all before it, which stay where they are.
+ */
+static unsigned int bucket_segment(uint32_t bucket)
+{
+	return bucket < BUCKETS_MIN ? 0 : 28 - __builtin_clz(bucket);
+}
+
+static uint32_t segment_buckets(unsigned int segment)
+{
+	return segment ? BUCKETS_MIN << (segment - 1) : BUCKETS_MIN;
+}
+
+static uint32_t *bucket_at(struct tmem_pool *pool, uint32_t bucket)
+{
+	unsigned int segment = bucket_segment(bucket);
+
+	return &pool->bucket[segment]
+			    [segment ? bucket - segment_buckets(segment)
+				     : bucket];
+}
+
+static uint32_t bucket_of(struct tmem_pool *pool, const uint8_t *id)
+{
+	uint32_t mask = UINT32_MAX >> __builtin_clz(pool->buckets - 1), bucket;
+	uint64_t h = pool->tenant->store->secret, word;
+
+	/* Who does not know the secret cannot choose names that meet. */
+	for (unsigned int i = 0; i < TMEM_OBJECT_SIZE; i += sizeof(word)) {
+		memcpy(&word, id + i, sizeof(word));
+		h = mix(h ^ word);
+	}
+	bucket = h & mask;
+	return bucket < pool->buckets ? bucket : bucket & mask >> 1;
+}
+
+static struct tmem_object *object_at(struct tmem_pool *pool, uint32_t cell)
+{
+	return cell ? cell_at(&pool->arena->cells, cell) : NULL;
+}
+
+/* One bucket more, if there is memory for it; else lookups are slower. */
+static void buckets_grow(struct tmem_pool *pool)
+{
+	uint32_t bucket = pool->buckets, *from, old, cell;
+	unsigned int segment = bucket_segment(bucket);
+	size_t bytes = segment_buckets(segment) * sizeof(uint32_t);
+
+	if (segment >= BUCKET_SEGMENTS)
+		return;
+	if (!pool->bucket[segment]) {
+		if (!store_has_room(pool->tenant,
+				    arena_index_grows(pool->arena), bytes))
+			return;
+		pool->bucket[segment] = index_zalloc(pool->arena, bytes);
+		if (!pool->bucket[segment])
+			return;
+	}
+	old = bucket & UINT32_MAX >> (__builtin_clz(bucket) + 1);
+	pool->buckets++;
+	from = bucket_at(pool, old);
+	cell = *from;
+	*from = 0;
+	while (cell) {
+		struct tmem_object *object = object_at(pool, cell);
+		uint32_t *to = bucket_at(pool, bucket_of(pool, object->id));
+
+		cell = object->next;
+		object->next = *to;
+		*to = object->self;
+	}
+}
+
+static struct tmem_object *object_find(struct tmem_pool *pool,
+				       const uint8_t *id)
+{
+	struct tmem_object *object =
+		object_at(pool, *bucket_at(pool, bucket_of(pool, id)));
+
+	while (object && memcmp(object->id, id, TMEM_OBJECT_SIZE))
+		object = object_at(pool, object->next);
+	return object;
+}
+
+/* pool->lock held. */
+static void object_link(struct tmem_pool *pool, struct tmem_object *object)
+{
+	uint32_t *bucket;
+
+	if (++pool->num_objects > pool->buckets)
+		buckets_grow(pool);
+	bucket = bucket_at(pool, bucket_of(pool, object->id));
+	object->next = *bucket;
+	*bucket = object->self;
+}
+
+static void object_unlink(struct tmem_pool *pool, struct tmem_object *object)
+{
+	uint32_t *at = bucket_at(pool, bucket_of(pool, object->id));
+
+	while (*at != object->self)
+		at = &object_at(pool, *at)->next;
+	*at = object->next;
+	pool->num_objects--;
 }
 
 /* ---------------------------------------------------------------- objects */
 
 int pool_index_init(struct tmem_pool *pool)
 {
-	pool->objects = index_zalloc(pool, OBJECTS_MIN * sizeof(struct list));
-	if (!pool->objects)
+	pool->bucket[0] =
+		index_zalloc(pool->arena, BUCKETS_MIN * sizeof(uint32_t));
+	if (!pool->bucket[0])
 		return -ENOMEM;
-	pool->objects_mask = OBJECTS_MIN - 1;
-	list_init(&pool->detached);
-	list_init(&pool->leaving);
-	for (unsigned int i = 0; i < OBJECTS_MIN; i++)
-		list_init(&pool->objects[i]);
+	pool->buckets = BUCKETS_MIN;
 	pthread_mutex_init(&pool->lock, NULL);
-	for (unsigned int i = 0; i < STRIPES; i++)
+	for (unsigned int i = 0; i < STRIPES; i++) {
+		pthread_mutex_init(&pool->object_lock[i], NULL);
 		pthread_mutex_init(&pool->stripe[i], NULL);
+	}
 	return 0;
 }
 
 void pool_index_destroy(struct tmem_pool *pool)
 {
-	index_free(pool, pool->objects,
-		   (pool->objects_mask + 1ull) * sizeof(struct list));
+	for (unsigned int i = 0; i < BUCKET_SEGMENTS && pool->bucket[i]; i++)
+		index_free(pool->arena, pool->bucket[i],
+			   segment_buckets(i) * sizeof(uint32_t));
 	pthread_mutex_destroy(&pool->lock);
-	for (unsigned int i = 0; i < STRIPES; i++)
+	for (unsigned int i = 0; i < STRIPES; i++) {
+		pthread_mutex_destroy(&pool->object_lock[i]);
 		pthread_mutex_destroy(&pool->stripe[i]);
-}
-
-static struct list *bucket(struct tmem_pool *pool, const uint8_t *id)
-{
-	return &pool->objects[hash_bytes(id, TMEM_OBJECT_SIZE) &
-			      pool->objects_mask];
-}
-
-/*
- * Twice as many buckets, if there is room for them beside the old ones; else
- * lookups are slower.
- * One object's insertion pays for it: 10^6 objects take some 20 ms, once.
- */
-static void objects_grow(struct tmem_pool *pool)
-{
-	struct list *old = pool->objects, *table;
-	uint64_t count = pool->objects_mask + 1ull;
-
-	if (count > UINT32_MAX / 2 ||
-	    !store_has_room(pool->tenant, arena_index_grows(pool->arena),
-			    2 * count * sizeof(*table)))
-		return;
-	table = index_zalloc(pool, 2 * count * sizeof(*table));
-	if (!table)
-		return;
-	for (uint64_t i = 0; i < 2 * count; i++)
-		list_init(&table[i]);
-	pool->objects = table;
-	pool->objects_mask = 2 * count - 1;
-	for (uint64_t i = 0; i < count; i++) {
-		while (!list_empty(&old[i])) {
-			struct tmem_object *object = container_of(
-				old[i].next, struct tmem_object, link);
-
-			list_del(&object->link);
-			list_add_tail(bucket(pool, object->id), &object->link);
-		}
 	}
-	index_free(pool, old, count * sizeof(*table));
 }
 
-static struct tmem_object *object_find(struct tmem_pool *pool,
-				       const uint8_t *id)
+/* Their pages, of those that are detached. */
+static uint64_t objects_forget(struct tmem_pool *pool, uint32_t cell)
 {
-	struct list *head = bucket(pool, id);
+	struct tmem_object *object;
+	uint64_t pages = 0;
 
-	for (struct list *l = head->next; l != head; l = l->next) {
-		struct tmem_object *object =
-			container_of(l, struct tmem_object, link);
-
-		if (!memcmp(object->id, id, TMEM_OBJECT_SIZE))
-			return object;
+	while ((object = object_at(pool, cell))) {
+		cell = object->next;
+		radix_forget(object);
+		pages += atomic_load(&object->pages) & ~OBJECT_DETACHED;
 	}
-	return NULL;
+	return pages;
+}
+
+void pool_index_forget(struct tmem_pool *pool)
+{
+	uint64_t draining = pool->settled ? atomic_load(&pool->count.pages) : 0;
+
+	for (uint32_t i = 0; i < pool->buckets; i++)
+		objects_forget(pool, *bucket_at(pool, i));
+	draining += objects_forget(pool, pool->detached);
+	draining += objects_forget(pool, pool->leaving);
+	atomic_fetch_sub(&pool->tenant->store->draining_pages, draining);
+}
+
+static pthread_mutex_t *object_lock(struct tmem_object *object)
+{
+	return &object->pool->object_lock[mix(object->self) % STRIPES];
 }
 
 struct tmem_object *object_get(struct tmem_pool *pool,
-			       const uint8_t id[TMEM_OBJECT_SIZE], bool create)
+			       const uint8_t id[TMEM_OBJECT_SIZE])
 {
 	struct tmem_object *object;
 
 	pthread_mutex_lock(&pool->lock);
 	object = object_find(pool, id);
-	if (!object && create) {
-		object = index_zalloc(pool, sizeof(*object));
-		if (object) {
-			memcpy(object->id, id, TMEM_OBJECT_SIZE);
-			object->pool = pool;
-			object->seed = codec_seed(pool->id, id);
-			pthread_mutex_init(&object->lock, NULL);
-			if (++pool->num_objects > pool->objects_mask + 1ull)
-				objects_grow(pool);
-			list_add_tail(bucket(pool, id), &object->link);
-		}
-	}
 	if (object)
 		object->pins++;
 	pthread_mutex_unlock(&pool->lock);
 	return object;
+}
+
+int object_get_or_make(struct tmem_pool *pool,
+		       const uint8_t id[TMEM_OBJECT_SIZE], bool guaranteed,
+		       struct tmem_object **out)
+{
+	struct tmem_object *object = object_get(pool, id), *fresh;
+	uint32_t cell;
+	int error;
+
+	*out = object;
+	if (object)
+		return 0;
+	error = cell_alloc(pool->arena, CELL_OBJECT, guaranteed, &cell);
+	if (error)
+		return error;
+	fresh = cell_at(&pool->arena->cells, cell);
+	memcpy(fresh->id, id, TMEM_OBJECT_SIZE);
+	fresh->self = cell;
+	fresh->pool = pool;
+	fresh->pool_id = pool->id;
+	fresh->generation = pool->generation;
+	pthread_mutex_lock(&pool->lock);
+	object = object_find(pool, id);
+	if (!object) {
+		object = fresh;
+		object_link(pool, object);
+		atomic_store_explicit(&object->state, CELL_LIVE,
+				      memory_order_release);
+	}
+	object->pins++;
+	pthread_mutex_unlock(&pool->lock);
+	if (object != fresh)
+		cell_free(pool->arena, cell);
+	*out = object;
+	return 0;
+}
+
+int object_adopt(struct tmem_pool *pool, struct tmem_object *object)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&pool->lock);
+	if (object_find(pool, object->id))
+		error = -EEXIST;
+	else
+		object_link(pool, object);
+	pthread_mutex_unlock(&pool->lock);
+	return error;
 }
 
 /* Any object of a settled pool, pinned, or NULL. */
@@ -165,18 +275,33 @@ static struct tmem_object *object_any(struct tmem_pool *pool)
 	struct tmem_object *object = NULL;
 
 	pthread_mutex_lock(&pool->lock);
-	while (pool->drain_cursor <= pool->objects_mask && !object) {
-		struct list *head = &pool->objects[pool->drain_cursor];
-
-		if (list_empty(head)) {
+	while (pool->drain_cursor < pool->buckets && !object) {
+		object = object_at(pool, *bucket_at(pool, pool->drain_cursor));
+		if (object)
+			object->pins++;
+		else
 			pool->drain_cursor++;
-			continue;
-		}
-		object = container_of(head->next, struct tmem_object, link);
-		object->pins++;
 	}
 	pthread_mutex_unlock(&pool->lock);
 	return object;
+}
+
+/* Onto the list of those that drain, which pins it.  pool->lock held. */
+static void detached_push(struct tmem_pool *pool, struct tmem_object *object)
+{
+	object->pins++;
+	object->next = pool->detached;
+	pool->detached = object->self;
+	atomic_store(&pool->dirty, true);
+}
+
+static void leaving_unlink(struct tmem_pool *pool, struct tmem_object *object)
+{
+	uint32_t *at = &pool->leaving;
+
+	while (*at != object->self)
+		at = &object_at(pool, *at)->next;
+	*at = object->next;
 }
 
 void object_put(struct tmem_object *object)
@@ -184,19 +309,17 @@ void object_put(struct tmem_object *object)
 	struct tmem_pool *pool = object->pool;
 
 	pthread_mutex_lock(&pool->lock);
-	/* Without pins nobody holds or waits for object->lock. */
-	if (--object->pins == 0 && object->leaves && object_detached(object)) {
-		/* A put that found it before it was detached came after all. */
-		object->pins++;
-		list_del(&object->link);
-		list_add_tail(&pool->detached, &object->link);
-		atomic_store(&pool->dirty, true);
-	} else if (!object->pins && !object->leaves) {
-		list_del(&object->link);
-		if (!object_detached(object))
-			pool->num_objects--;
-		pthread_mutex_destroy(&object->lock);
-		index_free(pool, object, sizeof(*object));
+	/* Without pins nobody holds or waits for its lock. */
+	if (--object->pins == 0 && object_detached(object)) {
+		leaving_unlink(pool, object);
+		if (object->root)
+			/* A put that had found it before came after all. */
+			detached_push(pool, object);
+		else
+			cell_free(pool->arena, object->self);
+	} else if (!object->pins && !object->root) {
+		object_unlink(pool, object);
+		cell_free(pool->arena, object->self);
 	}
 	pthread_mutex_unlock(&pool->lock);
 }
@@ -208,17 +331,17 @@ void object_detach(struct tmem_object *object)
 
 	pthread_mutex_lock(&pool->lock);
 	if (!object_detached(object)) {
+		/* Who adopts the index finds neither it nor its pages. */
+		atomic_store_explicit(&object->state, CELL_GONE,
+				      memory_order_release);
 		/* Whoever adds or removes a page sees on which side it is. */
 		pages = atomic_fetch_or(&object->pages, OBJECT_DETACHED);
 		atomic_fetch_add(&pool->tenant->store->draining_pages, pages);
 		atomic_fetch_sub(&pool->count.pages, pages);
 		atomic_fetch_add(&pool->count.flushes, pages);
 		atomic_fetch_sub(raw_bytes(pool), pages * pool->page_size);
-		object->pins++; /* the list's */
-		pool->num_objects--;
-		list_del(&object->link);
-		list_add_tail(&pool->detached, &object->link);
-		atomic_store(&pool->dirty, true);
+		object_unlink(pool, object);
+		detached_push(pool, object);
 	}
 	pthread_mutex_unlock(&pool->lock);
 }
@@ -233,15 +356,15 @@ static unsigned int object_drain(struct tmem_object *object, unsigned int max)
 
 		if (!leaf)
 			break;
-		for (unsigned int i = 0; i < LEAF_ENTRIES; i++)
-			leaf_remove(object->pool, leaf, i);
-		done += LEAF_ENTRIES;
+		for (unsigned int i = 0; i < leaf->capacity; i++)
+			leaf_remove(object, leaf, i);
+		done += leaf->capacity;
 		if (leaf->queued) {
 			/* Eviction had it in hand: only pruning frees it. */
-			pthread_mutex_unlock(leaf->stripe);
+			pthread_mutex_unlock(leaf_stripe(object->pool, leaf));
 			pool_prune(object->pool, LEAF_ENTRIES);
 		} else {
-			leaf_unlock(leaf);
+			leaf_unlock(object, leaf);
 		}
 	}
 	return done;
@@ -252,21 +375,21 @@ unsigned int pool_drain_detached(struct tmem_pool *pool, unsigned int max)
 	unsigned int done = 0;
 
 	while (done < max) {
-		struct tmem_object *object = NULL;
+		struct tmem_object *object;
+		uint32_t *list;
 
 		pthread_mutex_lock(&pool->lock);
-		if (!list_empty(&pool->detached)) {
-			object = container_of(pool->detached.next,
-					      struct tmem_object, link);
-			list_del(&object->link);
-		}
+		object = object_at(pool, pool->detached);
+		if (object)
+			pool->detached = object->next;
 		pthread_mutex_unlock(&pool->lock);
 		if (!object)
 			break;
 		done += object_drain(object, max - done) + 1;
+		list = done >= max ? &pool->detached : &pool->leaving;
 		pthread_mutex_lock(&pool->lock);
-		list_add_tail(done >= max ? &pool->detached : &pool->leaving,
-			      &object->link);
+		object->next = *list;
+		*list = object->self;
 		pthread_mutex_unlock(&pool->lock);
 		if (done < max)
 			object_put(object); /* the list's pin */
@@ -302,245 +425,246 @@ unsigned int pool_drain(struct tmem_pool *pool, unsigned int max)
 	return done;
 }
 
-/* ------------------------------------------------------------------ radix */
-
-/* Leaf numbers that a tree of @levels can name, less one. */
-static uint64_t levels_max(unsigned int levels)
-{
-	return levels * NODE_SHIFT >= 64 ? UINT64_MAX :
-					   (1ull << levels * NODE_SHIFT) - 1;
-}
-
-static unsigned int child_index(uint64_t number, unsigned int level)
-{
-	return number >> (level - 1) * NODE_SHIFT & (NODE_ENTRIES - 1);
-}
-
-static struct tmem_leaf *radix_find(struct tmem_object *object, uint64_t number)
-{
-	void *at = object->root;
-
-	if (number > levels_max(object->levels))
-		return NULL;
-	for (unsigned int level = object->levels; level && at; level--)
-		at = ((struct node *)at)->child[child_index(number, level)];
-	return at;
-}
-
-/* The first leaf at or after @number below @at. */
-static struct tmem_leaf *radix_next(void *at, unsigned int level,
-				    uint64_t number)
-{
-	struct node *node = at;
-	unsigned int i;
-
-	if (!at || !level)
-		return at;
-	for (i = child_index(number, level); i < NODE_ENTRIES; i++) {
-		struct tmem_leaf *leaf =
-			radix_next(node->child[i], level - 1, number);
-
-		if (leaf && leaf->number >= number)
-			return leaf;
-		/* Whatever comes after starts at its first leaf. */
-		number = (number >> (level - 1) * NODE_SHIFT) + 1;
-		number <<= (level - 1) * NODE_SHIFT;
-	}
-	return NULL;
-}
-
-/* 0 or -ENOMEM; what was added on the way is removed again by radix_trim(). */
-static int radix_insert(struct tmem_object *object, struct tmem_leaf *leaf)
-{
-	struct tmem_pool *pool = object->pool;
-	void **at;
-
-	while (leaf->number > levels_max(object->levels)) {
-		if (object->root) {
-			struct node *node = index_zalloc(pool, sizeof(*node));
-
-			if (!node)
-				return -ENOMEM;
-			node->child[0] = object->root;
-			node->used = 1;
-			object->root = node;
-		}
-		object->levels++;
-	}
-	at = &object->root;
-	for (unsigned int level = object->levels; level; level--) {
-		struct node *node = *at;
-		void **child;
-
-		if (!node) {
-			node = index_zalloc(pool, sizeof(*node));
-			if (!node)
-				return -ENOMEM;
-			*at = node;
-		}
-		child = &node->child[child_index(leaf->number, level)];
-		if (!*child)
-			node->used++;
-		at = child;
-	}
-	*at = leaf;
-	object->leaves++;
-	return 0;
-}
-
-/* Free empty nodes on the way to @number.  True if @*at became empty. */
-static bool radix_trim(struct tmem_object *object, void **at,
-		       unsigned int level, uint64_t number)
-{
-	struct node *node = *at;
-	void **child;
-
-	if (!node || !level)
-		return !node;
-	child = &node->child[child_index(number, level)];
-	if (radix_trim(object, child, level - 1, number)) {
-		unsigned int used = 0;
-
-		for (unsigned int i = 0; i < NODE_ENTRIES; i++)
-			used += node->child[i] != NULL;
-		node->used = used;
-	}
-	if (node->used)
-		return false;
-	index_free(object->pool, node, sizeof(*node));
-	*at = NULL;
-	return true;
-}
-
-static void radix_clean(struct tmem_object *object, uint64_t number)
-{
-	if (radix_trim(object, &object->root, object->levels, number))
-		object->levels = 0;
-}
-
-static void radix_remove(struct tmem_object *object, uint64_t number)
-{
-	void **at = &object->root;
-
-	for (unsigned int level = object->levels; level; level--)
-		at = &((struct node *)*at)->child[child_index(number, level)];
-	*at = NULL;
-	object->leaves--;
-	radix_clean(object, number);
-}
-
 /* ----------------------------------------------------------------- leaves */
 
-static struct tmem_leaf *leaf_new(struct tmem_object *object, uint64_t number)
+struct tmem_object *leaf_object(struct arena *arena,
+				const struct tmem_leaf *leaf)
 {
-	struct tmem_pool *pool = object->pool;
-	struct tmem_leaf *leaf = index_zalloc(pool, sizeof(*leaf));
-	uint64_t key[2] = { (uintptr_t)object >> 5, number };
+	return cell_at(&arena->cells, leaf->object);
+}
 
-	if (!leaf)
-		return NULL;
-	leaf->object = object;
-	leaf->number = number;
-	leaf->stripe = &pool->stripe[hash_bytes((uint8_t *)key, sizeof(key)) %
-				     STRIPES];
-	if (radix_insert(object, leaf)) {
-		radix_clean(object, number);
-		index_free(pool, leaf, sizeof(*leaf));
-		return NULL;
-	}
+pthread_mutex_t *leaf_stripe(struct tmem_pool *pool,
+			     const struct tmem_leaf *leaf)
+{
+	uint64_t key = leaf->number ^ (uint64_t)leaf->object << 32;
+
+	return &pool->stripe[mix(key) % STRIPES];
+}
+
+static struct tmem_leaf *leaf_at(struct tmem_pool *pool, uint32_t cell)
+{
+	return cell ? cell_at(&pool->arena->cells, cell) : NULL;
+}
+
+unsigned int leaf_capacity(enum cell_kind kind)
+{
+	return kind == CELL_LEAF_2 ? 2 : kind == CELL_LEAF_8 ? 8 : LEAF_ENTRIES;
+}
+
+/* The smallest that has @words. */
+static enum cell_kind leaf_kind(uint64_t words)
+{
+	return words <= 2   ? CELL_LEAF_2
+	       : words <= 8 ? CELL_LEAF_8
+			    : CELL_LEAF_32;
+}
+
+struct tmem_leaf *leaf_lock(struct tmem_object *object, uint64_t index)
+{
+	struct tmem_leaf *leaf;
+
+	pthread_mutex_lock(object_lock(object));
+	leaf = radix_find(object, index >> LEAF_SHIFT);
+	if (leaf && index % LEAF_ENTRIES < leaf->capacity)
+		pthread_mutex_lock(leaf_stripe(object->pool, leaf));
+	else
+		leaf = NULL;
+	pthread_mutex_unlock(object_lock(object));
 	return leaf;
 }
 
-struct tmem_leaf *leaf_lock(struct tmem_object *object, uint64_t index,
-			    bool create)
+void leaf_prefetch(struct tmem_object *object, uint64_t index)
+{
+	struct tmem_leaf *leaf = leaf_lock(object, index);
+	tmem_handle handle;
+
+	if (!leaf)
+		return;
+	handle = atomic_load_explicit(&leaf->word[index % LEAF_ENTRIES],
+				      memory_order_relaxed);
+	if (handle_has_chunk(handle))
+		arena_prefetch_slot(object->pool->arena, handle);
+	pthread_mutex_unlock(leaf_stripe(object->pool, leaf));
+}
+
+enum cell_kind leaf_needs(struct tmem_object *object, uint64_t index,
+			  uint64_t count, bool *present)
+{
+	unsigned int entry = index % LEAF_ENTRIES;
+	enum cell_kind kind = CELL_NONE;
+	struct tmem_leaf *leaf;
+
+	*present = false;
+	pthread_mutex_lock(object_lock(object));
+	leaf = radix_find(object, index >> LEAF_SHIFT);
+	if (leaf && entry < leaf->capacity) {
+		*present = atomic_load(&leaf->word[entry]) != HANDLE_EMPTY;
+	} else if (leaf || !object->root) {
+		/* A small file's; one that grows soon has more than one leaf.
+		 */
+		kind = leaf_kind(entry + count);
+	} else {
+		kind = CELL_LEAF_32;
+	}
+	pthread_mutex_unlock(object_lock(object));
+	return kind;
+}
+
+static struct tmem_leaf *leaf_new(struct tmem_object *object, uint64_t number,
+				  uint32_t cell)
+{
+	struct tmem_pool *pool = object->pool;
+	struct tmem_leaf *leaf = leaf_at(pool, cell);
+
+	leaf->capacity = leaf_capacity(cell_kind(pool->arena, cell));
+	leaf->object = object->self;
+	leaf->number = number;
+	leaf->self = cell;
+	if (radix_insert(object, leaf))
+		return NULL;
+	atomic_store_explicit(&leaf->state, CELL_LIVE, memory_order_release);
+	return leaf;
+}
+
+/*
+ * The words of @old move to a leaf with more of them.  The object's lock and
+ * the stripe are held, which is the new leaf's, too.  There is one store that
+ * makes the old leaf dead and the new one live.
+ */
+static struct tmem_leaf *leaf_grow(struct tmem_object *object,
+				   struct tmem_leaf *old, uint32_t cell)
+{
+	struct tmem_pool *pool = object->pool;
+	struct tmem_leaf *leaf = leaf_at(pool, cell);
+
+	leaf->capacity = leaf_capacity(cell_kind(pool->arena, cell));
+	leaf->used = old->used;
+	leaf->object = old->object;
+	leaf->number = old->number;
+	leaf->self = cell;
+	leaf->next = old->self;
+	for (unsigned int i = 0; i < old->capacity; i++) {
+		atomic_store(&leaf->word[i], atomic_load(&old->word[i]));
+		atomic_store(leaf_crc(leaf, i), atomic_load(leaf_crc(old, i)));
+	}
+	atomic_store(&leaf->state, CELL_COPY);
+	radix_replace(object, leaf);
+	arena_move_leaf(pool->arena, old, leaf);
+	atomic_store(&old->state, CELL_GONE);
+	atomic_store(&leaf->state, CELL_LIVE);
+	leaf->next = 0;
+	if (!old->queued)
+		cell_free(pool->arena, old->self);
+	return leaf;
+}
+
+struct tmem_leaf *leaf_make(struct tmem_object *object, uint64_t index,
+			    uint32_t *spare)
 {
 	uint64_t number = index >> LEAF_SHIFT;
 	struct tmem_leaf *leaf;
 
-	pthread_mutex_lock(&object->lock);
+	pthread_mutex_lock(object_lock(object));
 	leaf = radix_find(object, number);
-	if (!leaf && create)
-		leaf = leaf_new(object, number);
-	if (leaf)
-		pthread_mutex_lock(leaf->stripe);
-	pthread_mutex_unlock(&object->lock);
+	if (leaf && index % LEAF_ENTRIES < leaf->capacity) {
+		pthread_mutex_lock(leaf_stripe(object->pool, leaf));
+	} else if (leaf && *spare) {
+		pthread_mutex_lock(leaf_stripe(object->pool, leaf));
+		leaf = leaf_grow(object, leaf, *spare);
+		*spare = 0;
+	} else if (leaf) {
+		leaf = NULL;
+	} else if (*spare) {
+		leaf = leaf_new(object, number, *spare);
+		if (leaf) {
+			*spare = 0;
+			pthread_mutex_lock(leaf_stripe(object->pool, leaf));
+		}
+	}
+	pthread_mutex_unlock(object_lock(object));
 	return leaf;
 }
 
 struct tmem_leaf *leaf_lock_next(struct tmem_object *object, uint64_t number)
 {
-	struct tmem_leaf *leaf = NULL;
+	struct tmem_leaf *leaf;
 
-	pthread_mutex_lock(&object->lock);
-	if (number <= levels_max(object->levels))
-		leaf = radix_next(object->root, object->levels, number);
-	if (leaf && leaf->number >= number)
-		pthread_mutex_lock(leaf->stripe);
-	else
-		leaf = NULL;
-	pthread_mutex_unlock(&object->lock);
+	pthread_mutex_lock(object_lock(object));
+	leaf = radix_next(object, number);
+	if (leaf)
+		pthread_mutex_lock(leaf_stripe(object->pool, leaf));
+	pthread_mutex_unlock(object_lock(object));
 	return leaf;
 }
 
 /* The object is pinned by the caller. */
 static void leaf_free_if_empty(struct tmem_object *object, uint64_t number)
 {
+	struct tmem_pool *pool = object->pool;
 	struct tmem_leaf *leaf;
 	bool empty;
 
-	pthread_mutex_lock(&object->lock);
+	pthread_mutex_lock(object_lock(object));
 	leaf = radix_find(object, number);
 	if (leaf) {
-		/* Whoever had it had object->lock when he began to wait. */
-		pthread_mutex_lock(leaf->stripe);
+		/* Whoever had it had the object's lock when he began to wait.
+		 */
+		pthread_mutex_lock(leaf_stripe(pool, leaf));
 		empty = !leaf->used && !leaf->queued;
-		pthread_mutex_unlock(leaf->stripe);
+		pthread_mutex_unlock(leaf_stripe(pool, leaf));
 		if (empty) {
 			radix_remove(object, number);
-			index_free(object->pool, leaf, sizeof(*leaf));
+			cell_free(pool->arena, leaf->self);
 		}
 	}
-	pthread_mutex_unlock(&object->lock);
+	pthread_mutex_unlock(object_lock(object));
 }
 
-void leaf_unlock(struct tmem_leaf *leaf)
+void leaf_unlock(struct tmem_object *object, struct tmem_leaf *leaf)
 {
-	struct tmem_object *object = leaf->object;
 	uint64_t number = leaf->number;
 	bool empty = !leaf->used;
 
-	pthread_mutex_unlock(leaf->stripe);
+	pthread_mutex_unlock(leaf_stripe(object->pool, leaf));
 	if (empty)
 		leaf_free_if_empty(object, number);
 }
 
-void leaf_unlock_lazy(struct tmem_leaf *leaf)
+void leaf_unlock_lazy(struct tmem_pool *pool, struct tmem_leaf *leaf)
 {
-	struct tmem_pool *pool = leaf->object->pool;
-
 	if (!leaf->used && !leaf->queued) {
 		leaf->queued = true;
-		leaf->next_empty = atomic_load(&pool->empties);
-		while (!atomic_compare_exchange_weak(
-			&pool->empties, &leaf->next_empty, leaf))
+		leaf->next = atomic_load(&pool->empties);
+		while (!atomic_compare_exchange_weak(&pool->empties,
+						     &leaf->next, leaf->self))
 			;
 		atomic_store(&pool->dirty, true);
 	}
-	pthread_mutex_unlock(leaf->stripe);
+	pthread_mutex_unlock(leaf_stripe(pool, leaf));
 }
 
-/* A queued leaf, its object pinned.  It stays until it is taken off. */
-static struct tmem_leaf *empties_next(struct tmem_pool *pool)
+/*
+ * The next queued leaf; it stays until it is taken off.  Its object, pinned;
+ * or NULL, if another leaf has taken its place: then it is nobody's but ours.
+ */
+static struct tmem_leaf *empties_next(struct tmem_pool *pool,
+				      struct tmem_object **object)
 {
 	struct tmem_leaf *leaf;
 
 	pthread_mutex_lock(&pool->lock);
 	if (!pool->pruning)
-		pool->pruning = atomic_exchange(&pool->empties, NULL);
-	leaf = pool->pruning;
+		pool->pruning = atomic_exchange(&pool->empties, 0);
+	leaf = leaf_at(pool, pool->pruning);
+	*object = NULL;
 	if (leaf) {
-		pool->pruning = leaf->next_empty;
-		leaf->object->pins++;
+		pool->pruning = leaf->next;
+		/* While it is live its object has a leaf, and so it is there.
+		 */
+		if (atomic_load(&leaf->state) == CELL_LIVE) {
+			*object = leaf_object(pool->arena, leaf);
+			(*object)->pins++;
+		}
 	}
 	pthread_mutex_unlock(&pool->lock);
 	return leaf;
@@ -548,18 +672,24 @@ static struct tmem_leaf *empties_next(struct tmem_pool *pool)
 
 unsigned int pool_prune(struct tmem_pool *pool, unsigned int max)
 {
+	struct tmem_object *object;
 	struct tmem_leaf *leaf;
 	unsigned int done = 0;
 
-	while (done < max && (leaf = empties_next(pool))) {
-		struct tmem_object *object = leaf->object;
+	while (done < max && (leaf = empties_next(pool, &object))) {
 		uint64_t number = leaf->number;
+		bool gone;
 
-		pthread_mutex_lock(leaf->stripe);
+		pthread_mutex_lock(leaf_stripe(pool, leaf));
 		leaf->queued = false;
-		pthread_mutex_unlock(leaf->stripe);
-		leaf_free_if_empty(object, number);
-		object_put(object);
+		gone = atomic_load(&leaf->state) != CELL_LIVE;
+		pthread_mutex_unlock(leaf_stripe(pool, leaf));
+		if (gone)
+			cell_free(pool->arena, leaf->self);
+		else
+			leaf_free_if_empty(object, number);
+		if (object)
+			object_put(object);
 		done++;
 	}
 	return done;
@@ -567,32 +697,36 @@ unsigned int pool_prune(struct tmem_pool *pool, unsigned int max)
 
 atomic_uint_fast64_t *raw_bytes(struct tmem_pool *pool)
 {
-	return pool->arena->persistent ? &pool->tenant->persistent_raw :
-					 &pool->tenant->ephemeral_raw;
+	return pool->arena->persistent ? &pool->tenant->persistent_raw
+				       : &pool->tenant->ephemeral_raw;
 }
 
-void leaf_count(struct tmem_pool *pool, struct tmem_leaf *leaf,
+void leaf_count(struct tmem_object *object, struct tmem_leaf *leaf,
 		tmem_handle handle, uint32_t claimed)
 {
+	struct tmem_pool *pool = object->pool;
+
 	leaf->used++;
 	atomic_fetch_add(&pool->count.stored_bytes, handle_length(handle));
 	if (handle_type(handle) == HANDLE_SAME)
 		atomic_fetch_add(&pool->count.same_filled, 1);
 	if (handle_type(handle) == HANDLE_RAW)
 		atomic_fetch_add(&pool->count.raw, 1);
-	/* First the pool's, so that object_detach() finds what it takes away. */
+	/* First the pool's, so that object_detach() finds what it takes away.
+	 */
 	atomic_fetch_add(raw_bytes(pool), pool->page_size - claimed);
 	atomic_fetch_add(&pool->count.pages, 1);
-	if (atomic_fetch_add(&leaf->object->pages, 1) & OBJECT_DETACHED) {
+	if (atomic_fetch_add(&object->pages, 1) & OBJECT_DETACHED) {
 		atomic_fetch_sub(raw_bytes(pool), pool->page_size);
 		atomic_fetch_sub(&pool->count.pages, 1);
 		atomic_fetch_add(&pool->tenant->store->draining_pages, 1);
 	}
 }
 
-tmem_handle leaf_forget(struct tmem_pool *pool, struct tmem_leaf *leaf,
+tmem_handle leaf_forget(struct tmem_object *object, struct tmem_leaf *leaf,
 			unsigned int entry)
 {
+	struct tmem_pool *pool = object->pool;
 	tmem_handle handle = atomic_load(&leaf->word[entry]);
 	bool detached;
 
@@ -605,7 +739,7 @@ tmem_handle leaf_forget(struct tmem_pool *pool, struct tmem_leaf *leaf,
 		atomic_fetch_sub(&pool->count.same_filled, 1);
 	if (handle_type(handle) == HANDLE_RAW)
 		atomic_fetch_sub(&pool->count.raw, 1);
-	detached = atomic_fetch_sub(&leaf->object->pages, 1) & OBJECT_DETACHED;
+	detached = atomic_fetch_sub(&object->pages, 1) & OBJECT_DETACHED;
 	if (!detached)
 		atomic_fetch_sub(&pool->count.pages, 1);
 	if (detached || pool->settled)
@@ -615,96 +749,125 @@ tmem_handle leaf_forget(struct tmem_pool *pool, struct tmem_leaf *leaf,
 	return handle;
 }
 
-void leaf_remove(struct tmem_pool *pool, struct tmem_leaf *leaf,
+void leaf_remove(struct tmem_object *object, struct tmem_leaf *leaf,
 		 unsigned int entry)
 {
-	tmem_handle handle = leaf_forget(pool, leaf, entry);
+	tmem_handle handle = leaf_forget(object, leaf, entry);
 
 	if (handle_has_chunk(handle))
-		arena_free(pool->arena, handle);
+		arena_free(object->pool->arena, handle);
 }
 
 /* ------------------------------------------------------------------ check */
 
 #define FAULT(...) (snprintf(message, size, __VA_ARGS__), -EUCLEAN)
 
-static int object_check(struct tmem_object *object, uint64_t *pages,
-			uint64_t *stored, char *message, size_t size)
+struct found {
+	uint64_t objects, pages, stored;
+};
+
+static int leaf_check(struct tmem_object *object, struct tmem_leaf *leaf,
+		      struct found *found, char *message, size_t size)
 {
-	uint64_t leaves = 0, number = 0, found = 0;
-	struct tmem_leaf *leaf;
+	unsigned int used = 0;
 
-	while ((leaf = leaf_lock_next(object, number))) {
-		unsigned int used = 0;
+	for (unsigned int i = 0; i < leaf->capacity; i++) {
+		tmem_handle handle = atomic_load(&leaf->word[i]);
 
-		for (unsigned int i = 0; i < LEAF_ENTRIES; i++) {
-			tmem_handle handle = atomic_load(&leaf->word[i]);
-
-			used += handle != HANDLE_EMPTY;
-			*stored += handle ? handle_length(handle) : 0;
-		}
-		number = leaf->number + 1;
-		leaves++;
-		found += used;
-		if (used != leaf->used || (!used && !leaf->queued)) {
-			pthread_mutex_unlock(leaf->stripe);
-			return FAULT("leaf: %u words used, %u counted", used,
-				     leaf->used);
-		}
-		pthread_mutex_unlock(leaf->stripe);
-		if (!number)
-			break;
+		used += handle != HANDLE_EMPTY;
+		found->stored += handle_length(handle);
 	}
-	if (found != (atomic_load(&object->pages) & ~OBJECT_DETACHED))
-		return FAULT("object: %ju pages found, %ju counted",
-			     (uintmax_t)found,
-			     (uintmax_t)atomic_load(&object->pages));
-	if (!object_detached(object))
-		*pages += found;
-	if (leaves != object->leaves || (!leaves && !object->pins))
-		return FAULT("object: %ju leaves found, %ju counted",
-			     (uintmax_t)leaves, (uintmax_t)object->leaves);
+	found->pages += used;
+	if (used != leaf->used || (!used && !leaf->queued))
+		return FAULT("leaf: %u words used, %u counted", used,
+			     leaf->used);
+	if (atomic_load(&leaf->state) != CELL_LIVE ||
+	    leaf->object != object->self ||
+	    leaf->capacity !=
+		    leaf_capacity(cell_kind(object->pool->arena, leaf->self)))
+		return FAULT("leaf: another object's, or not live");
 	return 0;
 }
 
-static int objects_check(struct list *head, uint64_t *objects, uint64_t *pages,
-			 uint64_t *stored, char *message, size_t size)
+/* Its pages that are counted as the pool's are added to @sum. */
+static int object_check(struct tmem_object *object, struct found *sum,
+			char *message, size_t size)
 {
+	struct found found = { 0 };
+	struct tmem_leaf *leaf;
+	uint64_t number = 0;
 	int error = 0;
 
-	for (struct list *l = head->next; l != head && !error; l = l->next) {
-		++*objects;
-		error = object_check(container_of(l, struct tmem_object, link),
-				     pages, stored, message, size);
+	while (!error && (leaf = leaf_lock_next(object, number))) {
+		number = leaf->number + 1;
+		error = leaf_check(object, leaf, &found, message, size);
+		pthread_mutex_unlock(leaf_stripe(object->pool, leaf));
+		if (!number)
+			break;
+	}
+	if (error)
+		return error;
+	if (found.pages != (atomic_load(&object->pages) & ~OBJECT_DETACHED))
+		return FAULT("object: %ju pages found, %ju counted",
+			     (uintmax_t)found.pages,
+			     (uintmax_t)atomic_load(&object->pages));
+	if (!object->root && !object->pins)
+		return FAULT("object: empty, and nobody has it");
+	if (atomic_load(&object->state) !=
+	    (object_detached(object) ? CELL_GONE : CELL_LIVE))
+		return FAULT("object: its state is %u",
+			     atomic_load(&object->state));
+	sum->stored += found.stored;
+	if (!object_detached(object))
+		sum->pages += found.pages;
+	return 0;
+}
+
+/* Of a bucket, or on the list of those that drain. */
+static int objects_check(struct tmem_pool *pool, uint32_t cell,
+			 struct found *found, char *message, size_t size)
+{
+	struct tmem_object *object;
+	int error = 0;
+
+	for (; cell && !error; cell = object->next) {
+		object = object_at(pool, cell);
+		found->objects++;
+		if (object->self != cell || object->pool != pool)
+			return FAULT("object: in a table that is not its own");
+		error = object_check(object, found, message, size);
 	}
 	return error;
 }
 
 int index_check(struct tmem_pool *pool, char *message, size_t size)
 {
-	uint64_t pages = 0, stored = 0, objects = 0, ended = 0;
+	struct found found = { 0 }, ended = { 0 };
 	int error = 0;
 
 	/* Gets pin objects, and unpin them, while they are checked. */
 	pthread_mutex_lock(&pool->lock);
-	for (uint64_t i = 0; i <= pool->objects_mask && !error; i++)
-		error = objects_check(&pool->objects[i], &objects, &pages,
-				      &stored, message, size);
-	if (!error)
-		error = objects_check(&pool->detached, &ended, &pages, &stored,
+	for (uint32_t i = 0; i < pool->buckets && !error; i++)
+		error = objects_check(pool, *bucket_at(pool, i), &found,
 				      message, size);
 	if (!error)
-		error = objects_check(&pool->leaving, &ended, &pages, &stored,
-				      message, size);
-	if (!error && (objects != pool->num_objects ||
-		       pages != atomic_load(&pool->count.pages) ||
-		       stored != atomic_load(&pool->count.stored_bytes)))
-		error = FAULT("pool %u: %ju objects, %ju pages, %ju bytes found; %ju, %ju, %ju counted",
-			      pool->id, (uintmax_t)objects, (uintmax_t)pages,
-			      (uintmax_t)stored, (uintmax_t)pool->num_objects,
-			      (uintmax_t)atomic_load(&pool->count.pages),
-			      (uintmax_t)atomic_load(
-				      &pool->count.stored_bytes));
+		error = objects_check(pool, pool->detached, &ended, message,
+				      size);
+	if (!error)
+		error = objects_check(pool, pool->leaving, &ended, message,
+				      size);
+	found.stored += ended.stored;
+	if (!error && (found.objects != pool->num_objects ||
+		       found.pages != atomic_load(&pool->count.pages) ||
+		       found.stored != atomic_load(&pool->count.stored_bytes)))
+		error = FAULT(
+			"pool %u: %ju objects, %ju pages, %ju bytes found; "
+			"%ju, %ju, %ju counted",
+			pool->id, (uintmax_t)found.objects,
+			(uintmax_t)found.pages, (uintmax_t)found.stored,
+			(uintmax_t)pool->num_objects,
+			(uintmax_t)atomic_load(&pool->count.pages),
+			(uintmax_t)atomic_load(&pool->count.stored_bytes));
 	pthread_mutex_unlock(&pool->lock);
 	return error;
 }

@@ -130,31 +130,14 @@ static bool enough_memory(const struct tmem_op *op, uint64_t bytes)
 
 /* -------------------------------------------------------------------- put */
 
-static void forget_key(struct tmem_pool *pool, struct tmem_object *object,
-		       uint64_t index)
+static void forget_key(struct tmem_object *object, uint64_t index)
 {
-	struct tmem_leaf *leaf = leaf_lock(object, index, false);
+	struct tmem_leaf *leaf = leaf_lock(object, index);
 
 	if (!leaf)
 		return;
-	leaf_remove(pool, leaf, index % LEAF_ENTRIES);
-	leaf_unlock(leaf);
-}
-
-/* Does the key hold a page?  @leaf: is there a leaf for it? */
-static bool key_present(struct tmem_object *object, uint64_t index,
-			bool *has_leaf)
-{
-	struct tmem_leaf *leaf = leaf_lock(object, index, false);
-	bool present;
-
-	*has_leaf = leaf;
-	if (!leaf)
-		return false;
-	present = atomic_load(&leaf->word[index % LEAF_ENTRIES]) !=
-		  HANDLE_EMPTY;
-	leaf_unlock(leaf);
-	return present;
+	leaf_remove(object, leaf, index % LEAF_ENTRIES);
+	leaf_unlock(object, leaf);
 }
 
 /*
@@ -195,16 +178,19 @@ static void unclaim_raw(struct tmem_pool *pool, const struct claim *claim)
 }
 
 /*
- * Room for index structures that a page at a new place may need.  A dense
- * index is part of what a reservation costs; one so sparse that it takes more
- * than an eighth of it is not, or a guest could take many times what it has.
+ * Room for index structures that a page at a new place needs, and the cell of
+ * its leaf.  A dense index is part of what a reservation costs; one so sparse
+ * that it takes more than an eighth of it is not, or a guest could take many
+ * times what it has.
  */
-static int claim_index(struct tmem_pool *pool, bool guaranteed)
+static int claim_index(struct tmem_pool *pool, enum cell_kind kind,
+		       bool guaranteed, uint32_t *cell)
 {
 	enum grows grows = arena_index_grows(pool->arena);
+	int error = store_may_grow(pool->tenant, grows, INDEX_MOST_BYTES,
+				   guaranteed && grows == GROWS_PERSISTENT);
 
-	return store_may_grow(pool->tenant, grows, INDEX_MOST_BYTES,
-			      guaranteed && grows == GROWS_PERSISTENT);
+	return error ? error : cell_alloc(pool->arena, kind, guaranteed, cell);
 }
 
 /* Take a slot and fill it.  Frees the old page first if that is what it takes. */
@@ -220,63 +206,99 @@ static int store_bytes(struct tmem_pool *pool, struct tmem_object *object,
 		return -ENOSPC;
 	error = arena_alloc(arena, encoded->length, guaranteed, chunk);
 	if (error && present) {
-		forget_key(pool, object, index);
+		forget_key(object, index);
 		error = arena_alloc(arena, encoded->length, guaranteed, chunk);
 	}
-	if (!error) {
+	if (!error)
 		memcpy(chunk->data, encoded->data, encoded->length);
-		chunk->crc = encoded->crc;
-	}
 	return error;
 }
 
-/* The page becomes visible, and the one that it replaces goes. */
-static void publish(struct tmem_pool *pool, struct tmem_leaf *leaf,
+/*
+ * The page becomes visible, and the one that it replaces goes.  Who adopts the
+ * store after we were killed in between finds none: the checksum is never that
+ * of another page.
+ */
+static void publish(struct tmem_object *object, struct tmem_leaf *leaf,
 		    unsigned int entry, const struct encoded *encoded,
 		    struct chunk *chunk, const struct claim *claim)
 {
-	tmem_handle old = leaf_forget(pool, leaf, entry);
-	tmem_handle handle =
-		encoded->type == HANDLE_SAME ?
-			handle_same(encoded->pattern) :
-			arena_publish(pool->arena, chunk, encoded->type, leaf,
-				      entry);
+	struct arena *arena = object->pool->arena;
+	tmem_handle old = leaf_forget(object, leaf, entry);
+	tmem_handle handle = handle_same(encoded->pattern);
+
+	if (encoded->type != HANDLE_SAME) {
+		/* Release: after the word was emptied. */
+		atomic_store_explicit(leaf_crc(leaf, entry), encoded->crc,
+				      memory_order_release);
+		handle = arena_publish(arena, chunk, encoded->type, leaf,
+				       entry);
+	}
 	atomic_store_explicit(&leaf->word[entry], handle, memory_order_release);
-	leaf_count(pool, leaf, handle, claim->raw);
+	leaf_count(object, leaf, handle, claim->raw);
 	if (handle_has_chunk(old))
-		arena_free(pool->arena, old);
+		arena_free(arena, old);
 }
 
-static int put_encoded(struct tmem_pool *pool, struct tmem_object *object,
-		       uint64_t index, const struct encoded *encoded)
+/* The page's leaf, locked.  NULL: no memory.  @spare: a cell for it, or 0. */
+static struct tmem_leaf *leaf_for_put(struct tmem_object *object,
+				      uint64_t index, bool guaranteed,
+				      uint32_t *spare)
 {
-	bool has_leaf, present = key_present(object, index, &has_leaf);
-	bool has_chunk = encoded->type != HANDLE_SAME;
-	struct claim claim = claim_raw(pool, present);
-	struct chunk chunk = { 0 };
 	struct tmem_leaf *leaf;
+
+	while (!(leaf = leaf_make(object, index, spare))) {
+		enum cell_kind kind;
+		bool present;
+
+		if (*spare)
+			return NULL;
+		/* It was there a moment ago: a flush came in between. */
+		kind = leaf_needs(object, index, 1, &present);
+		if (kind != CELL_NONE &&
+		    cell_alloc(object->pool->arena, kind, guaranteed, spare))
+			return NULL;
+	}
+	return leaf;
+}
+
+/* @left: pages of the run, this one included. */
+static int put_encoded(struct tmem_object *object, uint64_t index,
+		       uint64_t left, const struct encoded *encoded)
+{
+	struct tmem_pool *pool = object->pool;
+	bool present, has_chunk = encoded->type != HANDLE_SAME;
+	enum cell_kind kind = leaf_needs(object, index, left, &present);
+	struct claim claim = claim_raw(pool, present);
+	struct tmem_leaf *leaf = NULL;
+	struct chunk chunk = { 0 };
+	uint32_t spare = 0;
 	int error = 0;
 
-	if (!has_leaf)
-		error = claim_index(pool, claim.guaranteed);
+	if (kind != CELL_NONE)
+		error = claim_index(pool, kind, claim.guaranteed, &spare);
 	if (!error && has_chunk)
 		error = store_bytes(pool, object, index, encoded,
 				    claim.guaranteed, present, &chunk);
 	if (!error) {
-		leaf = leaf_lock(object, index, true);
+		leaf = leaf_for_put(object, index, claim.guaranteed, &spare);
 		if (leaf) {
-			publish(pool, leaf, index % LEAF_ENTRIES, encoded,
+			publish(object, leaf, index % LEAF_ENTRIES, encoded,
 				&chunk, &claim);
-			pthread_mutex_unlock(leaf->stripe);
-			return 0;
+			pthread_mutex_unlock(leaf_stripe(pool, leaf));
+		} else {
+			error = -ENOMEM;
+			if (has_chunk)
+				arena_abort(pool->arena, &chunk);
 		}
-		error = -ENOMEM;
-		if (has_chunk)
-			arena_abort(pool->arena, &chunk);
 	}
-	/* Refused: an old page under the key would be a stale one. */
-	forget_key(pool, object, index);
-	unclaim_raw(pool, &claim);
+	if (spare)
+		cell_free(pool->arena, spare);
+	if (error) {
+		/* Refused: an old page under the key would be a stale one. */
+		forget_key(object, index);
+		unclaim_raw(pool, &claim);
+	}
 	return error;
 }
 
@@ -291,37 +313,60 @@ static void count_refusal(struct tmem_pool *pool, int error)
 	atomic_store(&pool->tenant->refused, 1);
 }
 
+/* One page of guest memory, wherever it lies. */
+static int put_page(struct tmem_ctx *ctx, struct tmem_object *object,
+		    struct cursor *at, uint64_t index, uint64_t left,
+		    uint32_t *length)
+{
+	uint32_t size = object->pool->page_size;
+	char *page = cursor_piece(at, size);
+	struct encoded encoded;
+	int error;
+
+	/* It takes longer to compress the page than to fetch this. */
+	leaf_prefetch(object, index);
+	if (page)
+		cursor_skip(at, size);
+	else
+		cursor_copy(at, page = ctx->page, size, false);
+	codec_encode(ctx, page, size, &encoded);
+	if (encoded.type != HANDLE_SAME)
+		encoded.crc = codec_checksum(ctx->seed, index, encoded.data,
+					     encoded.length);
+	*length = encoded.length;
+	pthread_rwlock_rdlock(&ctx->store->quiesce);
+	error = put_encoded(object, index, left, &encoded);
+	pthread_rwlock_unlock(&ctx->store->quiesce);
+	return error;
+}
+
+/* Is some of the reservation left?  Then the op's object is guaranteed, too. */
+static bool reservation_left(struct tmem_pool *pool)
+{
+	return pool->arena->persistent &&
+	       atomic_load(raw_bytes(pool)) <
+		       atomic_load(&pool->tenant->reserved);
+}
+
 static int op_put(struct tmem_ctx *ctx, struct tmem_pool *pool,
 		  struct tmem_op *op)
 {
-	struct tmem_object *object = object_get(pool, op->object, true);
 	struct cursor at = { op->iov, op->iovcnt, 0 };
-	uint32_t size = pool->page_size;
+	struct tmem_object *object;
+	int no_object;
 
+	no_object = object_get_or_make(pool, op->object, reservation_left(pool),
+				       &object);
 	cursor_skip(&at, op->skip);
 	for (uint64_t i = 0; i < op->count; i++) {
-		struct encoded encoded;
-		char *page = cursor_piece(&at, size);
-		int error = -ENOMEM;
+		uint32_t length = 0;
+		int error = no_object;
 
-		if (object) {
-			if (page)
-				cursor_skip(&at, size);
-			else
-				cursor_copy(&at, page = ctx->page, size, false);
-			codec_encode(ctx, page, size, &encoded);
-			if (encoded.type != HANDLE_SAME)
-				encoded.crc = codec_checksum(object->seed,
-							     op->index + i,
-							     encoded.data,
-							     encoded.length);
-			pthread_rwlock_rdlock(&ctx->store->quiesce);
-			error = put_encoded(pool, object, op->index + i,
-					    &encoded);
-			pthread_rwlock_unlock(&ctx->store->quiesce);
-		}
+		if (!error)
+			error = put_page(ctx, object, &at, op->index + i,
+					 op->count - i, &length);
 		op->page[i].status = error ? TMEM_PAGE_REFUSED : TMEM_PAGE_OK;
-		op->page[i].length = error ? 0 : encoded.length;
+		op->page[i].length = error ? 0 : length;
 		if (error) {
 			count_refusal(pool, error);
 		} else {
@@ -370,7 +415,7 @@ static void prefetch_next(struct tmem_pool *pool, struct tmem_leaf *leaf,
 	unsigned int entry = index % LEAF_ENTRIES + 1;
 	tmem_handle handle;
 
-	if (entry == LEAF_ENTRIES)
+	if (entry >= leaf->capacity)
 		return;
 	handle = atomic_load_explicit(&leaf->word[entry], memory_order_acquire);
 	if (handle_has_chunk(handle))
@@ -390,7 +435,7 @@ static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 	struct tmem_leaf *leaf;
 	tmem_handle handle;
 
-	leaf = object ? leaf_lock(object, index, false) : NULL;
+	leaf = object ? leaf_lock(object, index) : NULL;
 	if (!leaf)
 		return HANDLE_EMPTY;
 	word = &leaf->word[index % LEAF_ENTRIES];
@@ -398,8 +443,9 @@ static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 	if (handle & HANDLE_TAKEN)
 		handle = HANDLE_EMPTY;
 	if (handle_has_chunk(handle)) {
-		/* First: while it is waited for the copy goes on. */
-		ctx->crc = arena_crc(pool->arena, handle);
+		ctx->crc = atomic_load_explicit(
+			leaf_crc(leaf, index % LEAF_ENTRIES),
+			memory_order_relaxed);
 		memcpy(ctx->stored, arena_data(pool->arena, handle),
 		       handle_length(handle));
 	}
@@ -407,19 +453,20 @@ static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 		*taker = take(pool, word, handle);
 	if (more)
 		prefetch_next(pool, leaf, index);
-	pthread_mutex_unlock(leaf->stripe);
+	pthread_mutex_unlock(leaf_stripe(pool, leaf));
 	return handle;
 }
 
 /* What fetch() left in @ctx, into guest memory.  0 or -EIO. */
-static int decode(struct tmem_ctx *ctx, struct tmem_object *object,
-		  uint64_t index, tmem_handle handle, char *page, uint32_t size)
+static int decode(struct tmem_ctx *ctx, uint64_t index, tmem_handle handle,
+		  char *page, uint32_t size)
 {
 	if (handle_type(handle) == HANDLE_SAME) {
 		codec_fill(page, (uint32_t)handle, size);
 		return 0;
 	}
-	if (codec_checksum(object->seed, index, ctx->stored,
+	if (handle_type(handle) == HANDLE_LOST ||
+	    codec_checksum(ctx->seed, index, ctx->stored,
 			   handle_length(handle)) != ctx->crc)
 		return -EIO;
 	return codec_decode(handle_type(handle), ctx->stored,
@@ -429,7 +476,7 @@ static int decode(struct tmem_ctx *ctx, struct tmem_object *object,
 static int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool,
 		  struct tmem_op *op)
 {
-	struct tmem_object *object = object_get(pool, op->object, false);
+	struct tmem_object *object = object_get(pool, op->object);
 	struct cursor at = { op->iov, op->iovcnt, 0 };
 	uint32_t size = pool->page_size;
 
@@ -452,7 +499,7 @@ static int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool,
 			cursor_skip(&at, size);
 			continue;
 		}
-		error = decode(ctx, object, op->index + i, handle,
+		error = decode(ctx, op->index + i, handle,
 			       page ? page : ctx->page, size);
 		if (error) {
 			result->status = TMEM_PAGE_IO;
@@ -476,15 +523,15 @@ static int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool,
 }
 
 /* The leaf is locked. */
-static void settle_page(struct tmem_pool *pool, struct tmem_leaf *leaf,
+static void settle_page(struct tmem_object *object, struct tmem_leaf *leaf,
 			unsigned int entry, uint16_t taker, bool free)
 {
 	tmem_handle handle = atomic_load(&leaf->word[entry]);
 
-	if (!taken_by(pool, handle, taker))
+	if (!taken_by(object->pool, handle, taker))
 		return;
 	if (free)
-		leaf_remove(pool, leaf, entry);
+		leaf_remove(object, leaf, entry);
 	else
 		atomic_store(&leaf->word[entry], handle & ~HANDLE_TAKEN);
 }
@@ -501,7 +548,7 @@ static void settle_taken(struct tmem_ctx *ctx, struct tmem_op *op, bool free)
 		return;
 	pool = pool_get(tenant, op->pool);
 	if (pool && (uintptr_t)pool == op->internal[0]) {
-		object = object_get(pool, op->object, false);
+		object = object_get(pool, op->object);
 		for (uint64_t i = 0; object && i < op->count; i++) {
 			struct tmem_leaf *leaf;
 
@@ -510,12 +557,12 @@ static void settle_taken(struct tmem_ctx *ctx, struct tmem_op *op, bool free)
 			    op->page[i].status != TMEM_PAGE_IO)
 				continue;
 			pthread_rwlock_rdlock(&ctx->store->quiesce);
-			leaf = leaf_lock(object, op->index + i, false);
+			leaf = leaf_lock(object, op->index + i);
 			if (leaf) {
-				settle_page(pool, leaf,
+				settle_page(object, leaf,
 					    (op->index + i) % LEAF_ENTRIES,
 					    op->page[i].internal, free);
-				leaf_unlock(leaf);
+				leaf_unlock(object, leaf);
 			}
 			pthread_rwlock_unlock(&ctx->store->quiesce);
 		}
@@ -540,17 +587,18 @@ void tmem_unretire(struct tmem_ctx *ctx, struct tmem_op *op)
 /* ------------------------------------------------------------------ flush */
 
 /* Empty the words of a locked leaf within [first, last]; how many there were. */
-static unsigned int flush_leaf(struct tmem_pool *pool, struct tmem_leaf *leaf,
-			       uint64_t first, uint64_t last)
+static unsigned int flush_leaf(struct tmem_object *object,
+			       struct tmem_leaf *leaf, uint64_t first,
+			       uint64_t last)
 {
 	uint64_t base = leaf->number << LEAF_SHIFT;
 	unsigned int removed = 0;
 
-	for (unsigned int i = 0; i < LEAF_ENTRIES; i++) {
+	for (unsigned int i = 0; i < leaf->capacity; i++) {
 		if (base + i < first || base + i > last ||
 		    atomic_load(&leaf->word[i]) == HANDLE_EMPTY)
 			continue;
-		leaf_remove(pool, leaf, i);
+		leaf_remove(object, leaf, i);
 		removed++;
 	}
 	return removed;
@@ -559,7 +607,7 @@ static unsigned int flush_leaf(struct tmem_pool *pool, struct tmem_leaf *leaf,
 static int op_flush(struct tmem_ctx *ctx, struct tmem_pool *pool,
 		    struct tmem_op *op)
 {
-	struct tmem_object *object = object_get(pool, op->object, false);
+	struct tmem_object *object = object_get(pool, op->object);
 	uint64_t last = op->index + (op->count - 1);
 	uint64_t number = op->index >> LEAF_SHIFT;
 	unsigned int removed = 0, work = 0;
@@ -576,16 +624,17 @@ static int op_flush(struct tmem_ctx *ctx, struct tmem_pool *pool,
 		pthread_rwlock_rdlock(&ctx->store->quiesce);
 		leaf = leaf_lock_next(object, number);
 		if (leaf && leaf->number <= last >> LEAF_SHIFT) {
-			unsigned int n = flush_leaf(pool, leaf, op->index, last);
+			unsigned int n =
+				flush_leaf(object, leaf, op->index, last);
 
 			number = leaf->number + 1;
 			removed += n;
 			/* Eviction leaves empty leaves behind, for a while. */
 			work += MAX(n, 1u);
-			leaf_unlock(leaf);
+			leaf_unlock(object, leaf);
 		} else {
 			if (leaf)
-				pthread_mutex_unlock(leaf->stripe);
+				pthread_mutex_unlock(leaf_stripe(pool, leaf));
 			leaf = NULL;
 		}
 		pthread_rwlock_unlock(&ctx->store->quiesce);
@@ -601,7 +650,7 @@ static int op_flush(struct tmem_ctx *ctx, struct tmem_pool *pool,
 static int op_flush_object(struct tmem_ctx *ctx, struct tmem_pool *pool,
 			   struct tmem_op *op)
 {
-	struct tmem_object *object = object_get(pool, op->object, false);
+	struct tmem_object *object = object_get(pool, op->object);
 
 	if (!object)
 		return 0;
@@ -676,6 +725,7 @@ int tmem_submit(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
 	if (!pool)
 		return -ENOENT;
 	error = op_check(op, pool);
+	ctx->seed = codec_seed(op->pool, op->object);
 	if (!error)
 		error = verbs[op->verb](ctx, pool, op);
 	pool_put(pool);

@@ -131,8 +131,9 @@ struct tmem_store_config {
 };
 
 /*
- * Keep the store's pages out of swap (mlock).  Puts are refused for want of
- * memory where RLIMIT_MEMLOCK does not suffice: 64 MiB at a time are asked for.
+ * Keep the store's pages out of swap (mlock), and their index.  RLIMIT_MEMLOCK
+ * must suffice for 32 MiB for each tenant, or it cannot be opened (-ENOMEM), and
+ * for 64 MiB of pages and 16 MiB of index at a time, or puts are refused.
  */
 #define TMEM_STORE_LOCK 0x1u
 /* Walk all structures after every op, and abort at the first that is wrong. */
@@ -209,6 +210,44 @@ struct tmem_limits {
 int tmem_tenant_open(struct tmem_store *store, const char *name,
 		     const struct tmem_limits *limits,
 		     struct tmem_tenant **tenant);
+
+/* Descriptors of the memfds that hold what a tenant's persistent pools hold. */
+#define TMEM_TENANT_FDS 2
+
+/*
+ * The memfds.  The library's: who wants to keep them, so that pages outlive this
+ * process, passes them on (SCM_RIGHTS, or systemd's file descriptor store) once
+ * the tenant is open and before the first page is put: they stay the same until
+ * it is dropped.  Nobody but this process may write to them while it lives.
+ */
+void tmem_tenant_fds(struct tmem_tenant *tenant, int fd[TMEM_TENANT_FDS]);
+
+/*
+ * Open a tenant on the memfds of one whose process has ended, at whatever
+ * instant.  Its pools are there; persistent ones with each page that a put had
+ * accepted and nothing had removed, ephemeral ones are empty.  A page that a put
+ * was replacing is the old one, the new one or none.
+ *
+ * @fd: copied; also where it fails all is in the memfds as it was.  @name,
+ * @limits, @tenant, and their errors: as for tmem_tenant_open(); more may be
+ * held than limits allow, and nothing is lost by that.  -EBUSY: the process is
+ * still there (told where there is /proc); -EINVAL: not such memfds; -EUCLEAN:
+ * damaged, and not to be mended.  Damage of less than that is found and costs
+ * its pages: they are TMEM_PAGE_IO to who gets them.
+ *
+ * Takes some 100 ns for each page, and the store's other tenants do not wait.
+ */
+int tmem_tenant_adopt(struct tmem_store *store, const char *name,
+		      const struct tmem_limits *limits,
+		      const int fd[TMEM_TENANT_FDS],
+		      struct tmem_tenant **tenant);
+
+/*
+ * Let a tenant go as if this process had ended: what it holds stays in the
+ * memfds for who adopts it, if somebody keeps them.  No op of its may be
+ * running.  NULL is allowed.
+ */
+void tmem_tenant_detach(struct tmem_tenant *tenant);
 
 /*
  * End a tenant: all its pools and pages are gone, its memory goes back to the
@@ -455,9 +494,9 @@ unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant);
 int tmem_check(struct tmem_store *store, char *message, size_t size);
 
 /*
- * Names that later parts will use, so that nobody else does: tmem_store_adopt,
- * tmem_store_set_holder, tmem_tenant_detach, tmem_pool_attach_shared,
- * tmem_tier_*, tmem_track_*, tmem_import_*, tmem_event_*.
+ * Names that later parts will use, so that nobody else does:
+ * tmem_pool_attach_shared, tmem_tier_*, tmem_track_*, tmem_import_*,
+ * tmem_event_*.
  */
 
 #ifdef __cplusplus

@@ -3,7 +3,6 @@
  * Memory of the host that is damaged: its page is an error to who reads it, and
  * nobody else's; never other data.
  */
-#include <dirent.h>
 #include <unistd.h>
 
 #include "store-fixture.h"
@@ -14,31 +13,19 @@
 #define COMPRESSIBLE   1
 #define INCOMPRESSIBLE 3
 
-/* Bytes of the only persistent memfd of this process, and where they begin. */
+/* Bytes of the tenant's persistent pages, and where they begin. */
 struct stored {
 	int fd;
 	off_t start, end;
 };
 
-static struct stored stored_open(void)
+static struct stored stored_open(struct fixture *f)
 {
-	struct stored s = { .fd = -1 };
-	DIR *dir = opendir("/proc/self/fd");
-	struct dirent *entry;
+	struct stored s;
+	int fd[TMEM_TENANT_FDS];
 
-	assert_non_null(dir);
-	while ((entry = readdir(dir))) {
-		char path[300], target[64] = "";
-
-		snprintf(path, sizeof(path), "/proc/self/fd/%s", entry->d_name);
-		if (readlink(path, target, sizeof(target) - 1) > 0 &&
-		    strstr(target, "tmem-persistent")) {
-			assert_int_equal(s.fd, -1);
-			s.fd = open(path, O_RDWR | O_CLOEXEC);
-		}
-	}
-	closedir(dir);
-	assert_true(s.fd >= 0);
+	tmem_tenant_fds(f->tenant, fd);
+	s.fd = fd[1];
 	s.start = lseek(s.fd, 0, SEEK_DATA);
 	s.end = lseek(s.fd, s.start, SEEK_HOLE);
 	assert_true(s.start >= 0 && s.end > s.start);
@@ -61,7 +48,7 @@ static void each_byte_counts(struct fixture *f, uint64_t seed)
 	struct stored s;
 
 	assert_int_equal(put(f, 0, 1, 0, seed), TMEM_PAGE_OK);
-	s = stored_open();
+	s = stored_open(f);
 	for (off_t at = s.start; at < s.end; at++) {
 		uint8_t bit = 1 << at % 8;
 
@@ -73,7 +60,6 @@ static void each_byte_counts(struct fixture *f, uint64_t seed)
 	assert_int_equal(stats_of(f).io_errors - before, errors);
 	/* Not held against it. */
 	assert_int_equal(get(f, 0, 1, 0, seed), TMEM_PAGE_OK);
-	close(s.fd);
 }
 
 static void each_byte_of_a_compressed_page_counts(void **state)
@@ -107,7 +93,7 @@ static void damage_is_its_owners_alone(void **state)
 	pool_open(&f, 0, P);
 	for (uint64_t i = 0; i < 64; i++)
 		assert_int_equal(put(&f, 0, i % 3, i, i), TMEM_PAGE_OK);
-	s = stored_open();
+	s = stored_open(&f);
 	flip(&s, s.start + 10, 0x10);
 	for (uint64_t i = 0; i < 64; i++)
 		failed += get(&f, 0, i % 3, i, i) != TMEM_PAGE_OK;
@@ -118,11 +104,13 @@ static void damage_is_its_owners_alone(void **state)
 		assert_int_equal(put(&f, 0, i % 3, i, i), TMEM_PAGE_OK);
 		assert_int_equal(get(&f, 0, i % 3, i, i), TMEM_PAGE_OK);
 	}
-	close(s.fd);
 	fixture_close(&f);
 }
 
-/* The words of two pages change places: each names another key's sound bytes. */
+/*
+ * The words of two pages change places, and their checksums: each names another
+ * key's sound bytes.
+ */
 static void swap_words(struct fixture *f, uint64_t object_a, uint64_t index_a,
 		       uint64_t object_b, uint64_t index_b)
 {
@@ -130,23 +118,29 @@ static void swap_words(struct fixture *f, uint64_t object_a, uint64_t index_a,
 	const uint64_t index[2] = { index_a, index_b };
 	struct tmem_pool *pool = pool_get(f->tenant, 0);
 	_Atomic tmem_handle *word[2];
+	_Atomic uint32_t *crc[2];
 	struct tmem_object *object;
 	struct tmem_leaf *leaf;
 	tmem_handle handle;
+	uint32_t sum;
 
 	for (unsigned int i = 0; i < 2; i++) {
 		uint8_t id[TMEM_OBJECT_SIZE] = { 0 };
 
 		memcpy(id, &name[i], sizeof(name[i]));
-		object = object_get(pool, id, false);
-		leaf = leaf_lock(object, index[i], false);
+		object = object_get(pool, id);
+		leaf = leaf_lock(object, index[i]);
 		word[i] = &leaf->word[index[i] % LEAF_ENTRIES];
-		leaf_unlock(leaf);
+		crc[i] = leaf_crc(leaf, index[i] % LEAF_ENTRIES);
+		leaf_unlock(object, leaf);
 		object_put(object);
 	}
 	handle = *word[0];
 	*word[0] = *word[1];
 	*word[1] = handle;
+	sum = *crc[0];
+	*crc[0] = *crc[1];
+	*crc[1] = sum;
 	pool_put(pool);
 }
 
@@ -202,6 +196,7 @@ static void a_damaged_ephemeral_page_is_gone(void **state)
 	};
 	uint8_t id[TMEM_OBJECT_SIZE] = { 0 };
 	struct tmem_object *object;
+	struct tmem_leaf *leaf;
 	struct tmem_pool *pool;
 	struct fixture f;
 
@@ -209,8 +204,10 @@ static void a_damaged_ephemeral_page_is_gone(void **state)
 	pool_open(&f, 0, 0);
 	assert_int_equal(put(&f, 0, 0, 0, INCOMPRESSIBLE), TMEM_PAGE_OK);
 	pool = pool_get(f.tenant, 0);
-	object = object_get(pool, id, false);
-	object->seed ^= 1;
+	object = object_get(pool, id);
+	leaf = leaf_lock(object, 0);
+	*leaf_crc(leaf, 0) ^= 1;
+	leaf_unlock(object, leaf);
 	object_put(object);
 	pool_put(pool);
 	assert_int_equal(tmem_submit(f.ctx, f.tenant, &op), 0);

@@ -40,7 +40,7 @@ static void slow_region_does_not_cut_the_file(void **state)
 	pool_open(&f, 0, P);
 	f.memory.hook = fill_two_regions;
 	f.memory.hook_arg = &f;
-	f.memory.hook_size = 100000; /* the descriptors of a region */
+	f.memory.hook_size = 11000; /* the descriptors of a group of segments */
 	assert_int_equal(put(&f, 0, 1, 0, 3), TMEM_PAGE_OK);
 	assert_null(f.memory.hook);
 	assert_int_equal(get(&f, 0, 1, 0, 3), TMEM_PAGE_OK);

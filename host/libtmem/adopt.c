@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Going on with a tenant's memfds after the process that had them was killed,
+ * at whatever instant
+ *
+ * What counts is: the table of pools; an object that is live and of a pool of
+ * that generation; a leaf that is live and of such an object; a word of such a
+ * leaf; the checksum beside it, and the bytes that it names.  Everything else
+ * is made anew from these: which cells, slots and pages are free, and all
+ * counters.
+ *
+ * None of it is believed: another process wrote it, and memory may be damaged.
+ * Numbers are checked before they are used, so that whatever stands there gives
+ * wrong pages, which their checksums tell, or an error, and nothing worse.  A
+ * word that names what cannot be, or what another word has, becomes
+ * HANDLE_LOST, an error to who reads it, as a miss would be a lie.
+ */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* ------------------------------------------------------------------- data */
+
+/* Pages [from, to) of the memfd have memory. */
+static void pages_found(struct arena *arena, uint64_t from, uint64_t to)
+{
+	atomic_fetch_add(&arena->populated_bytes, (to - from) * ARENA_PAGE);
+	for (uint64_t page = from; page < to; page++)
+		segment_of(arena, page / SEGMENT_PAGES)->populated |=
+			1u << page % SEGMENT_PAGES;
+}
+
+/* Which pages of the memfd have memory. */
+static int data_scan(struct arena *arena)
+{
+	off_t size = lseek(arena->fd, 0, SEEK_END), from = 0, to;
+
+	if (size < 0 || size % ARENA_PAGE ||
+	    size > (off_t)SEGMENT_MAX * (off_t)SEGMENT_BYTES)
+		return -EUCLEAN;
+	while ((uint64_t)arena->num_segments * SEGMENT_BYTES < (uint64_t)size) {
+		int error = group_make(arena, arena->num_segments);
+
+		if (error)
+			return error;
+	}
+	while ((from = lseek(arena->fd, from, SEEK_DATA)) >= 0 && from < size) {
+		to = lseek(arena->fd, from, SEEK_HOLE);
+		if (to <= from || to > size)
+			return -EUCLEAN;
+		pages_found(arena, from / ARENA_PAGE, to / ARENA_PAGE);
+		from = to;
+	}
+	return 0;
+}
+
+/* The span that a chunk of @class at @page of a segment is in; made if there is
+ * none.  NULL: there cannot be one; *@error, or 0. */
+static struct span *span_adopt(struct arena *arena, uint32_t number,
+			       unsigned int page, unsigned int class_index,
+			       int *error)
+{
+	struct segment *segment = segment_of(arena, number);
+	struct size_class *class = &arena->class[class_index];
+	struct span *span = segment->span[page];
+	uint16_t mask, missing;
+
+	if (span)
+		return span->page == page && span->class_index == class_index
+			       ? span
+			       : NULL;
+	if (page + class->pages > SEGMENT_PAGES)
+		return NULL;
+	mask = run_mask(page, class->pages);
+	if (segment->used & mask)
+		return NULL;
+	/* Without memory its bytes are gone; a read would take some uncounted.
+	 */
+	missing = mask & ~segment->populated;
+	if (missing && segment_populate(arena, number, missing)) {
+		*error = -ENOMEM;
+		return NULL;
+	}
+	segment->populated |= missing;
+	atomic_fetch_add(&arena->populated_bytes,
+			 (uint64_t)__builtin_popcount(missing) * ARENA_PAGE);
+	span = span_new(arena, class_index, number, page);
+	if (!span) {
+		*error = -ENOMEM;
+		return NULL;
+	}
+	segment->used |= mask;
+	for (unsigned int i = 0; i < class->pages; i++)
+		segment->span[page + i] = span;
+	class->spans++;
+	atomic_fetch_add(&arena->span_bytes, span_bytes(class->slots));
+	list_add_tail(&arena->spans, &span->age);
+	return span;
+}
+
+/* The slot that a handle names is that word's, if it can be. */
+static bool slot_adopt(struct arena *arena, uint32_t page_size,
+		       tmem_handle handle, struct tmem_leaf *leaf,
+		       unsigned int entry, int *error)
+{
+	uint32_t length = handle_length(handle), segment, index;
+	struct span *span;
+
+	if (handle_type(handle) == HANDLE_RAW ? length != page_size
+					      : !length || length >= page_size)
+		return false;
+	segment = handle_segment(handle);
+	index = handle_slot(handle) & 0xfff;
+	if (segment >= arena->num_segments)
+		return false;
+	span = span_adopt(arena, segment, handle_slot(handle) >> 12,
+			  class_of(length), error);
+	if (!span || index >= span->slots ||
+	    atomic_load(&span->slot[index].leaf))
+		return false;
+	atomic_store(&span->slot[index].leaf, leaf->self);
+	span->slot[index].entry = entry;
+	span->used++;
+	arena->class[span->class_index].used++;
+	return true;
+}
+
+/* Slots that no word names are free. */
+static void slots_rebuild(struct arena *arena)
+{
+	for (struct list *l = arena->spans.next; l != &arena->spans;
+	     l = l->next) {
+		struct span *span = container_of(l, struct span, age);
+
+		span->free_head = SLOT_END;
+		for (unsigned int i = span->slots; i-- > 0;) {
+			if (atomic_load(&span->slot[i].leaf))
+				continue;
+			span->slot[i].entry = span->free_head;
+			span->free_head = i;
+		}
+		span_link(arena, span);
+	}
+	for (uint32_t n = 0; n < arena->num_segments; n++) {
+		struct segment *segment = segment_of(arena, n);
+
+		arena->idle_pages +=
+			__builtin_popcount(segment->populated & ~segment->used);
+		segment_relink(arena, segment);
+	}
+}
+
+/* ------------------------------------------------------------------ index */
+
+/* An object of one of the tenant's pools, which no other has the name of. */
+static bool object_valid(struct tmem_tenant *tenant, struct tmem_object *object,
+			 uint32_t cell)
+{
+	struct tmem_pool *pool;
+
+	if (atomic_load(&object->state) != CELL_LIVE ||
+	    object->pool_id >= TMEM_MAX_POOLS)
+		return false;
+	pool = tenant->pool[object->pool_id];
+	if (!pool || pool->generation != object->generation ||
+	    !pool->arena->persistent)
+		return false;
+	object->self = cell;
+	object->pool = pool;
+	object->pins = 0;
+	object->levels = 0;
+	object->root = NULL;
+	atomic_store(&object->pages, 0);
+	return !object_adopt(pool, object);
+}
+
+static void objects_scan(struct tmem_tenant *tenant)
+{
+	struct arena *arena = &tenant->persistent;
+	uint32_t cell = 0;
+
+	while ((cell = cell_next(arena, cell + 1))) {
+		struct tmem_object *object = cell_at(&arena->cells, cell);
+
+		if (cell_kind(arena, cell) == CELL_OBJECT &&
+		    !object_valid(tenant, object, cell))
+			atomic_store(&object->state, CELL_FREE);
+	}
+}
+
+static bool is_leaf(struct arena *arena, uint32_t cell)
+{
+	return cell_exists(arena, cell) &&
+	       cell_kind(arena, cell) != CELL_OBJECT;
+}
+
+/* Is there another leaf, or one that was live last, with the same indexes? */
+static bool leaf_redundant(struct arena *arena, struct tmem_object *object,
+			   struct tmem_leaf *leaf)
+{
+	struct tmem_leaf *old;
+
+	if (radix_find(object, leaf->number))
+		return true;
+	if (atomic_load(&leaf->state) != CELL_COPY ||
+	    !is_leaf(arena, leaf->next))
+		return false;
+	old = cell_at(&arena->cells, leaf->next);
+	return old != leaf && atomic_load(&old->state) == CELL_LIVE &&
+	       old->object == leaf->object && old->number == leaf->number;
+}
+
+/* What the word says of a page, as far as it can be. */
+static tmem_handle word_adopt(struct tmem_object *object,
+			      struct tmem_leaf *leaf, unsigned int entry,
+			      int *error)
+{
+	tmem_handle handle = atomic_load(&leaf->word[entry]) & ~HANDLE_TAKEN;
+	struct tmem_pool *pool = object->pool;
+
+	if (handle == HANDLE_EMPTY)
+		return handle;
+	if (handle_type(handle) == HANDLE_SAME)
+		return handle_same((uint32_t)handle);
+	if (handle_has_chunk(handle) && slot_adopt(pool->arena, pool->page_size,
+						   handle, leaf, entry, error))
+		return handle;
+	return handle_lost();
+}
+
+/* 0, and the leaf is the object's or no leaf any more; -ENOMEM. */
+static int leaf_adopt(struct arena *arena, struct tmem_leaf *leaf,
+		      uint32_t cell)
+{
+	struct tmem_object *object;
+	int error = 0;
+
+	object = cell_at(&arena->cells, leaf->object);
+	leaf->capacity = leaf_capacity(cell_kind(arena, cell));
+	leaf->self = cell;
+	leaf->used = 0;
+	leaf->queued = false;
+	for (unsigned int i = 0; i < leaf->capacity; i++) {
+		tmem_handle handle = word_adopt(object, leaf, i, &error);
+
+		if (error)
+			return error;
+		atomic_store(&leaf->word[i], handle);
+		if (handle != HANDLE_EMPTY)
+			leaf_count(object, leaf, handle, 0);
+	}
+	if (!leaf->used) {
+		atomic_store(&leaf->state, CELL_FREE);
+		return 0;
+	}
+	error = radix_insert(object, leaf);
+	if (!error)
+		atomic_store(&leaf->state, CELL_LIVE);
+	return error;
+}
+
+static bool leaf_valid(struct arena *arena, struct tmem_leaf *leaf)
+{
+	uint8_t state = atomic_load(&leaf->state);
+	struct tmem_object *object;
+
+	if ((state != CELL_LIVE && state != CELL_COPY) ||
+	    leaf->number > UINT64_MAX >> LEAF_SHIFT ||
+	    !cell_exists(arena, leaf->object) ||
+	    cell_kind(arena, leaf->object) != CELL_OBJECT)
+		return false;
+	object = cell_at(&arena->cells, leaf->object);
+	return atomic_load(&object->state) == CELL_LIVE &&
+	       !leaf_redundant(arena, object, leaf);
+}
+
+static int leaves_scan(struct arena *arena)
+{
+	uint32_t cell = 0;
+	int error = 0;
+
+	while (!error && (cell = cell_next(arena, cell + 1))) {
+		struct tmem_leaf *leaf = cell_at(&arena->cells, cell);
+
+		if (!is_leaf(arena, cell))
+			continue;
+		if (leaf_valid(arena, leaf))
+			error = leaf_adopt(arena, leaf, cell);
+		else
+			atomic_store(&leaf->state, CELL_FREE);
+	}
+	return error;
+}
+
+/* An object without a page is nobody's. */
+static void objects_prune(struct arena *arena)
+{
+	uint32_t cell = 0;
+
+	while ((cell = cell_next(arena, cell + 1))) {
+		struct tmem_object *object = cell_at(&arena->cells, cell);
+
+		if (cell_kind(arena, cell) != CELL_OBJECT ||
+		    atomic_load(&object->state) != CELL_LIVE || object->root)
+			continue;
+		object->pins = 1;
+		object_put(object);
+	}
+}
+
+int adopt(struct tmem_tenant *tenant)
+{
+	struct arena *arena = &tenant->persistent;
+	int error = cells_scan(arena);
+
+	for (uint32_t id = 0; id < TMEM_MAX_POOLS && !error; id++)
+		error = pool_adopt(tenant, id);
+	if (!error)
+		error = data_scan(arena);
+	if (error)
+		return error;
+	objects_scan(tenant);
+	error = leaves_scan(arena);
+	if (error)
+		return error;
+	slots_rebuild(arena);
+	cells_rebuild(arena);
+	objects_prune(arena);
+	return 0;
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A tenant's memory for one kind of pool: a memfd in segments of 64 KiB, of
+ * which spans of 1 to 16 pages are cut; a span has slots of one size class.
+ * A segment holds nothing but stored bytes.  What is stored where is said by
+ * leaves' words (handle.h) and by nothing else: all that is here can be made
+ * anew from those (adopt.c).
+ *
+ *   classes.c  sizes of slots
+ *   arena.c    segments, spans, slots: taken, published, given back
+ *   reclaim.c  compaction, punching, eviction
+ */
+#ifndef TMEM_ARENA_H
+#define TMEM_ARENA_H
+
+#include "cells.h"
+#include "handle.h"
+#include "list.h"
+
+#define ARENA_PAGE    4096u
+#define SEGMENT_PAGES 16u
+#define SEGMENT_BYTES (SEGMENT_PAGES * ARENA_PAGE)
+/* Address space is mapped in regions of this many segments, 64 MiB. */
+#define REGION_SEGMENTS 1024u
+#define REGION_BYTES	((uint64_t)REGION_SEGMENTS * SEGMENT_BYTES)
+#define REGION_MAX	(SEGMENT_MAX / REGION_SEGMENTS)
+/* Descriptors come in groups: 11 KiB for 4 MiB of pages. */
+#define GROUP_SEGMENTS 64u
+#define REGION_GROUPS  (REGION_SEGMENTS / GROUP_SEGMENTS)
+
+/* ---------------------------------------------------------------- classes */
+
+/* Slots of up to a page, then every 1/8 of a page to 64 KiB: classes.c. */
+#define CLASSES_SMALL	 65u
+#define CLASS_STEP_LARGE 512u
+#define CLASSES                                                                \
+	(CLASSES_SMALL + (SEGMENT_BYTES - ARENA_PAGE) / CLASS_STEP_LARGE)
+
+struct size_class {
+	uint32_t size;
+	uint8_t pages;	/* of a span */
+	uint16_t slots; /* of a span */
+	struct list partial, full;
+	uint64_t spans, used;
+};
+
+/* The class that stores @length bytes, 1 .. 65536, with least waste. */
+unsigned int class_of(uint32_t length);
+uint32_t class_size(unsigned int index);
+void class_init(struct size_class *class, unsigned int index);
+
+/* ------------------------------------------------------------------ spans */
+
+struct slot {
+	/* Its leaf's cell; 0: free; SLOT_PENDING: allocated, not published. */
+	_Atomic uint32_t leaf;
+	uint16_t entry; /* which word of the leaf; next free slot if free */
+	uint16_t taker; /* of HANDLE_TAKEN; under the stripe */
+};
+#define SLOT_PENDING UINT32_MAX
+#define SLOT_END     0xffff
+
+struct span {
+	struct list link; /* class->partial, or class->full */
+	struct list age;  /* arena->spans, oldest first */
+	uint32_t segment;
+	uint16_t class_index;
+	uint8_t page, pages; /* within the segment */
+	uint16_t slots, used, free_head;
+	uint16_t busy; /* being filled, compacted or evicted: not to be freed */
+	struct slot slot[];
+};
+
+struct segment {
+	struct list link;   /* arena->by_run[longest run of free pages] */
+	uint16_t used;	    /* bit n: page n belongs to a span */
+	uint16_t populated; /* bit n: page n takes host memory */
+	uint32_t number;
+	uint8_t run; /* longest run of free pages */
+	bool idle;   /* linked in arena->idle */
+	struct list idle_link;
+	struct span *span[SEGMENT_PAGES];
+};
+
+struct region {
+	char *data; /* address */
+	struct segment *group[REGION_GROUPS];
+};
+
+struct arena {
+	struct tmem_tenant *tenant;
+	bool persistent;
+	int fd;
+	pthread_mutex_t lock;
+	struct size_class class[CLASSES];
+	struct region *region[REGION_MAX]; /* set once */
+	uint32_t num_segments;		   /* that have descriptors */
+	struct list by_run[SEGMENT_PAGES + 1];
+	struct list idle; /* segments with populated pages of no span */
+	struct list spans;
+	unsigned int compact_class; /* where compaction goes on */
+	uint64_t idle_pages;	    /* populated and of no span */
+	uint64_t demand;    /* pages that spans took, halved by every punch */
+	struct cells cells; /* its index */
+	/* Held bytes: pages populated; descriptors of spans; all the rest. */
+	atomic_uint_fast64_t populated_bytes, span_bytes, index_bytes;
+};
+
+/* A place for a page's bytes, not yet published. */
+struct chunk {
+	struct span *span;
+	uint16_t index;
+	uint32_t length;
+	char *data;
+};
+
+struct tmem_leaf;
+
+/* @fd: index and data of an arena to adopt, which become its; or NULL. */
+int arena_init(struct arena *arena, struct tmem_tenant *tenant, bool persistent,
+	       const int fd[2]);
+void arena_destroy(struct arena *arena);
+/*
+ * @guaranteed: within the reservation: only the host may refuse.
+ * -ENOSPC: a limit; -ENOMEM: the host; -EBUSY: headroom.
+ */
+int arena_alloc(struct arena *arena, uint32_t length, bool guaranteed,
+		struct chunk *chunk);
+void arena_abort(struct arena *arena, struct chunk *chunk);
+/* Publish: the caller holds the leaf's stripe and stores the handle returned.
+ */
+tmem_handle arena_publish(struct arena *arena, struct chunk *chunk,
+			  unsigned int type, struct tmem_leaf *leaf,
+			  unsigned int entry);
+/* The caller has removed the handle from its leaf. */
+void arena_free(struct arena *arena, tmem_handle handle);
+/* The words of @old are now those of @leaf; the stripe of both is held. */
+void arena_move_leaf(struct arena *arena, const struct tmem_leaf *old,
+		     struct tmem_leaf *leaf);
+/* Address of the stored bytes; valid while the leaf's stripe is held. */
+const char *arena_data(struct arena *arena, tmem_handle handle);
+/* It will be wanted soon: the caches fetch it.  Likewise. */
+void arena_prefetch(struct arena *arena, tmem_handle handle);
+/* It will be freed soon: the caches fetch its descriptors.  Likewise. */
+void arena_prefetch_slot(struct arena *arena, tmem_handle handle);
+/* Which exclusive get took the page; the leaf's stripe is held. */
+uint16_t *arena_taker(struct arena *arena, tmem_handle handle);
+uint64_t arena_held(struct arena *arena);
+/* Of that, pages and the descriptors that go with them; and the rest. */
+uint64_t arena_page_bytes(struct arena *arena);
+uint64_t arena_index_bytes(struct arena *arena);
+/* What growth of the latter is. */
+enum grows arena_index_grows(struct arena *arena);
+int arena_check(struct arena *arena, char *message, size_t size);
+
+/* ---------------------------------------------------------------- reclaim */
+
+/* Background work, bounded: moved chunks and punched pages. */
+unsigned int arena_compact(struct arena *arena, unsigned int max);
+unsigned int arena_punch(struct arena *arena, unsigned int max, bool all);
+/* Evict the oldest spans (ephemeral arenas): returns bytes that became idle. */
+uint64_t arena_evict(struct arena *arena, uint64_t bytes);
+
+/* --------------------------------------- arena.c's, for reclaim and adopt */
+
+struct segment *segment_of(struct arena *arena, uint32_t number);
+/* Keep the segment in the lists that its bitmaps say.  arena->lock held. */
+void segment_relink(struct arena *arena, struct segment *segment);
+/* Longest run of free pages. */
+unsigned int longest_run(uint16_t used);
+static inline uint16_t run_mask(unsigned int page, unsigned int pages)
+{
+	return ((1u << pages) - 1) << page;
+}
+/*
+ * Descriptors for the next group of segments.  No lock is held.  group_make()
+ * asks nobody: the pages are there.
+ */
+int group_add(struct arena *arena, bool guaranteed);
+int group_make(struct arena *arena, uint32_t first);
+/* Host memory for pages of a segment, or none.  No lock is held. */
+int segment_populate(struct arena *arena, uint32_t number, uint16_t mask);
+void segment_punch(struct arena *arena, uint32_t number, uint16_t mask);
+/* A span with no slot used, not in any list yet; or NULL. */
+struct span *span_new(struct arena *arena, unsigned int class_index,
+		      uint32_t number, unsigned int page);
+size_t span_bytes(unsigned int slots);
+/* Into the list that fits how many slots are used.  arena->lock held. */
+void span_link(struct arena *arena, struct span *span);
+/* An empty span ends.  arena->lock held. */
+void span_end(struct arena *arena, struct span *span);
+char *slot_data(struct arena *arena, struct span *span, unsigned int i);
+/* Take a free slot of the class, if a span of its has one.  arena->lock held.
+ */
+bool slot_take(struct arena *arena, struct size_class *class, uint32_t length,
+	       struct chunk *chunk);
+void slot_release(struct arena *arena, struct span *span, unsigned int index);
+
+#endif /* TMEM_ARENA_H */

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Limits and reservations: what may grow, and who makes way for it
+ */
+#include "internal.h"
+
+/*
+ * What a reservation costs beyond its raw bytes, at the worst: a page that
+ * does not compress takes a slot (16 bytes) that is a span of its own (48), a
+ * word and its share of leaf and nodes (10 bytes), and a share of a segment's
+ * descriptor (11 bytes): 85 of 4096, or 1/48; and once, 1 MiB for classes that
+ * are not full and for segments that are not used yet.
+ */
+#define RESERVATION_PARTS 48
+#define RESERVATION_FIXED MIB
+
+uint64_t tmem_reservation_cost(uint64_t raw)
+{
+	uint64_t extra = raw / RESERVATION_PARTS + RESERVATION_FIXED;
+
+	if (!raw)
+		return 0;
+	return raw > UINT64_MAX - extra ? UINT64_MAX : raw + extra;
+}
+
+uint64_t tmem_reservation_fit(uint64_t max_bytes)
+{
+	uint64_t raw;
+
+	if (max_bytes <= RESERVATION_FIXED)
+		return 0;
+	raw = max_bytes - RESERVATION_FIXED;
+	raw -= raw / (RESERVATION_PARTS + 1);
+	raw &= ~(uint64_t)(SEGMENT_BYTES - 1);
+	return MIN(raw, TMEM_MAX_RESERVED);
+}
+
+/* ------------------------------------------------------------------- held */
+
+uint64_t store_held(struct tmem_store *store)
+{
+	uint64_t held = 0;
+
+	for (struct list *l = store->tenants.next; l != &store->tenants;
+	     l = l->next)
+		held += tenant_held(container_of(l, struct tmem_tenant, link));
+	return held;
+}
+
+/* The tables of regions are sparse: zeroes that take no memory. */
+static uint64_t tenant_base(void)
+{
+	const struct tmem_tenant *t;
+
+	return sizeof(*t) - 2 * (sizeof(t->persistent.region) +
+				 sizeof(t->persistent.cells.region));
+}
+
+uint64_t tenant_held(struct tmem_tenant *tenant)
+{
+	return tenant_base() + arena_held(&tenant->persistent) +
+	       arena_held(&tenant->ephemeral);
+}
+
+uint64_t tenant_index_share(struct tmem_tenant *tenant)
+{
+	return tenant->reserved / 8 + MIB;
+}
+
+/*
+ * What its reservation may still take beside what @tenant holds and @bytes. Its
+ * own ephemeral pages make way for it; their index does not, nor does index of
+ * persistent pages beyond the share of it that is guaranteed.
+ */
+static uint64_t tenant_unfulfilled(struct tmem_tenant *tenant, uint64_t bytes)
+{
+	uint64_t cost = tmem_reservation_cost(tenant->reserved);
+	uint64_t index = arena_index_bytes(&tenant->persistent);
+
+	bytes += tenant_base() + arena_page_bytes(&tenant->persistent) +
+		 MIN(index, tenant_index_share(tenant)) +
+		 arena_page_bytes(&tenant->ephemeral);
+	return cost - MIN(cost, bytes);
+}
+
+/*
+ * What is held, and what reservations may still take, once @grows holds @bytes
+ * more, @within of which its reservation has room for.  store->lock held.
+ */
+static uint64_t store_committed(struct tmem_store *store,
+				struct tmem_tenant *grows, uint64_t bytes,
+				uint64_t within)
+{
+	uint64_t sum = store_held(store) + bytes;
+
+	for (struct list *l = store->tenants.next; l != &store->tenants;
+	     l = l->next) {
+		struct tmem_tenant *t =
+			container_of(l, struct tmem_tenant, link);
+
+		sum += tenant_unfulfilled(t, t == grows ? within : 0);
+	}
+	return sum;
+}
+
+static uint64_t store_reserved(struct tmem_store *store,
+			       struct tmem_tenant *except)
+{
+	uint64_t bytes = 0;
+
+	for (struct list *l = store->tenants.next; l != &store->tenants;
+	     l = l->next) {
+		struct tmem_tenant *t =
+			container_of(l, struct tmem_tenant, link);
+
+		if (t != except)
+			bytes += tmem_reservation_cost(t->reserved);
+	}
+	return bytes;
+}
+
+/* 0 or -EBUSY. */
+int store_ask_host(struct tmem_store *store, uint64_t bytes)
+{
+	uint64_t held;
+
+	pthread_mutex_lock(&store->lock);
+	held = store_held(store);
+	pthread_mutex_unlock(&store->lock);
+	return headroom_take(&store->headroom, bytes, held) ? 0 : -EBUSY;
+}
+
+/* ----------------------------------------------------------------- growth */
+
+/*
+ * Is there room under the store's and the tenant's limits?  For what is
+ * guaranteed only the store's counts: the room was kept for it.  What is not
+ * must leave reservations what they may still take; where it cannot be helped
+ * that they lack it already, because limits were changed, it may not lack more.
+ */
+static bool limits_allow(struct tmem_tenant *tenant, enum grows grows,
+			 uint64_t bytes, bool guaranteed)
+{
+	bool persistent = grows == GROWS_PERSISTENT;
+	struct tmem_store *store = tenant->store;
+	uint64_t max =
+		persistent ? tenant->persistent_max : tenant->ephemeral_max;
+	uint64_t held = arena_held(persistent ? &tenant->persistent
+					      : &tenant->ephemeral);
+	bool allow;
+
+	if (!guaranteed && (bytes > max || held > max - bytes))
+		return false;
+	pthread_mutex_lock(&store->lock);
+	max = store->max_bytes;
+	held = store_held(store);
+	allow = bytes <= max && held <= max - bytes;
+	if (allow && !guaranteed) {
+		uint64_t within = grows == GROWS_INDEX ? 0 : bytes;
+
+		allow = store_committed(store, tenant, bytes, within) <= max ||
+			tenant_unfulfilled(tenant, within) + bytes ==
+				tenant_unfulfilled(tenant, 0);
+	}
+	pthread_mutex_unlock(&store->lock);
+	return allow;
+}
+
+bool store_has_room(struct tmem_tenant *tenant, enum grows grows,
+		    uint64_t bytes)
+{
+	return limits_allow(tenant, grows, bytes, false) &&
+	       !store_ask_host(tenant->store, bytes);
+}
+
+/* Words that one op visits at most, in one go, to make room for itself. */
+#define HELP_WORDS 1024
+/* How often; what is guaranteed must not fail for lack of patience. */
+#define HELP_TRIES	      4
+#define HELP_TRIES_GUARANTEED 64
+
+/*
+ * Make room: what has ended, then what is idle, then what lies between the
+ * tenant's pages, then its ephemeral pages; then, for what is guaranteed, the
+ * same of others.
+ */
+static bool make_room(struct tmem_tenant *tenant, uint64_t bytes,
+		      bool guaranteed)
+{
+	struct tmem_store *store = tenant->store;
+	unsigned int done = store_drain(store, HELP_WORDS);
+
+	/* The words were pages of whoever it was. */
+	if (done && guaranteed)
+		each_tenant(store, 64, tenant_release);
+	if (done < HELP_WORDS)
+		done += tenant_clean(tenant, HELP_WORDS - done);
+	done += tenant_release(tenant, 64);
+	if (!done && tenant_compact(tenant, HELP_WORDS)) {
+		tenant_release(tenant, 64);
+		done++;
+	}
+	if (!done && arena_evict(&tenant->ephemeral, bytes)) {
+		tenant_release(tenant, 64);
+		done++;
+	}
+	if (!done && guaranteed &&
+	    (each_tenant(store, HELP_WORDS, tenant_clean) ||
+	     each_tenant(store, 64, tenant_release) ||
+	     each_tenant(store, HELP_WORDS, tenant_compact) ||
+	     each_tenant(store, bytes / ARENA_PAGE, tenant_evict))) {
+		each_tenant(store, 64, tenant_release);
+		done++;
+	}
+	return done;
+}
+
+int store_may_grow(struct tmem_tenant *tenant, enum grows grows, uint64_t bytes,
+		   bool guaranteed)
+{
+	struct tmem_store *store = tenant->store;
+	int error = 0;
+
+	for (unsigned int tries = 0;; tries++) {
+		error = limits_allow(tenant, grows, bytes, guaranteed)
+				? 0
+				: -ENOSPC;
+		if (!error)
+			error = store_ask_host(store, bytes);
+		/* What the host refuses it refuses for a while: no patience. */
+		if (!error ||
+		    tries >= (guaranteed && error == -ENOSPC
+				      ? HELP_TRIES_GUARANTEED
+				      : HELP_TRIES) ||
+		    !make_room(tenant, MAX(bytes, SEGMENT_BYTES), guaranteed))
+			break;
+	}
+	/* A promise is kept, though the store exceeds its limit by it. */
+	if (error == -ENOSPC && guaranteed)
+		error = store_ask_host(store, bytes);
+	return error;
+}
+
+void store_note_held(struct tmem_store *store)
+{
+	uint64_t held, peak = atomic_load(&store->held_peak);
+
+	pthread_mutex_lock(&store->lock);
+	held = store_held(store);
+	pthread_mutex_unlock(&store->lock);
+	while (held > peak &&
+	       !atomic_compare_exchange_weak(&store->held_peak, &peak, held))
+		;
+}
+
+/* ----------------------------------------------------------------- limits */
+
+int tmem_store_set_max(struct tmem_store *store, uint64_t max_bytes)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&store->lock);
+	if (!max_bytes || max_bytes < store_reserved(store, NULL))
+		error = -EINVAL;
+	else
+		store->max_bytes = max_bytes;
+	pthread_mutex_unlock(&store->lock);
+	if (!error) {
+		uint64_t held;
+
+		pthread_mutex_lock(&store->lock);
+		held = store_held(store);
+		pthread_mutex_unlock(&store->lock);
+		if (held > max_bytes)
+			tmem_shrink(store, held - max_bytes);
+	}
+	return error;
+}
+
+/* store->lock held. */
+int limits_apply(struct tmem_tenant *tenant, const struct tmem_limits *limits)
+{
+	struct tmem_store *store = tenant->store;
+	uint64_t cost = tmem_reservation_cost(limits->persistent_reserved);
+	uint64_t others = store_reserved(store, tenant);
+
+	if (limits->persistent_reserved > TMEM_MAX_RESERVED ||
+	    (limits->persistent_max && limits->persistent_max < cost))
+		return -EINVAL;
+	if (cost > store->max_bytes || others > store->max_bytes - cost)
+		return -ENOSPC;
+	tenant->limits = *limits;
+	tenant->reserved = limits->persistent_reserved;
+	tenant->persistent_max =
+		limits->persistent_max ? limits->persistent_max : UINT64_MAX;
+	tenant->ephemeral_max = !limits->ephemeral_max ? UINT64_MAX
+				: limits->ephemeral_max == UINT64_MAX
+					? 0
+					: limits->ephemeral_max;
+	return 0;
+}
+
+int tmem_tenant_set_limits(struct tmem_tenant *tenant,
+			   const struct tmem_limits *limits)
+{
+	struct tmem_store *store = tenant->store;
+	bool progress = true;
+	int error;
+
+	pthread_rwlock_rdlock(&store->tenants_lock);
+	pthread_mutex_lock(&store->lock);
+	error = limits_apply(tenant, limits);
+	pthread_mutex_unlock(&store->lock);
+	while (!error && progress) {
+		uint64_t held = arena_held(&tenant->ephemeral);
+		uint64_t max = tenant->ephemeral_max;
+
+		if (held <= max)
+			break;
+		progress = arena_evict(&tenant->ephemeral, held - max);
+		progress |= tenant_clean(tenant, UINT32_MAX) > 0;
+		progress |=
+			arena_punch(&tenant->ephemeral, UINT32_MAX, true) > 0;
+	}
+	pthread_rwlock_unlock(&store->tenants_lock);
+	return error;
+}
+
+void tmem_tenant_get_limits(struct tmem_tenant *tenant,
+			    struct tmem_limits *limits)
+{
+	struct tmem_store *store = tenant->store;
+
+	pthread_mutex_lock(&store->lock);
+	limits->persistent_reserved = tenant->reserved;
+	limits->persistent_max = MIN(tenant->persistent_max, store->max_bytes);
+	limits->ephemeral_max = MIN(tenant->ephemeral_max, store->max_bytes);
+	pthread_mutex_unlock(&store->lock);
+}
+
+unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant)
+{
+	struct tmem_store *store = tenant->store;
+	uint64_t committed, all, max, held = arena_held(&tenant->persistent);
+
+	pthread_mutex_lock(&store->lock);
+	/* Its own reservation is there to be used by it. */
+	committed = store_committed(store, NULL, 0, 0) -
+		    tenant_unfulfilled(tenant, 0);
+	all = store_held(store);
+	max = store->max_bytes;
+	pthread_mutex_unlock(&store->lock);
+	if (headroom_short(&store->headroom, all))
+		return 3;
+	if (atomic_load(&tenant->refused))
+		return 2;
+	return committed > max - max / 8 ||
+	       held / 7 > tenant->persistent_max / 8;
+}

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Memory back: compaction within a class, punching of pages that belong to no
+ * span, eviction of ephemeral pages
+ *
+ * All know a chunk and want its leaf, against the order of locks: they only
+ * try, and leave alone what is busy.
+ */
+#include "internal.h"
+
+/*
+ * Populated pages kept in reserve rather than given back: 32 + 1/512, and what
+ * spans took lately (arena->demand).
+ */
+#define IDLE_RESERVE_PAGES 32
+#define IDLE_RESERVE_PART  128
+
+/*
+ * The leaf of a slot that is published, with its stripe locked; NULL if there
+ * is none or it is busy.  arena->lock is held: until the last slot of a leaf
+ * was released, which takes it, the leaf and its object stay.
+ */
+static struct tmem_leaf *slot_leaf_trylock(struct arena *arena,
+					   struct slot *slot,
+					   pthread_mutex_t **stripe)
+{
+	uint32_t cell = atomic_load_explicit(&slot->leaf, memory_order_acquire);
+	struct tmem_leaf *leaf;
+
+	if (!cell || cell == SLOT_PENDING)
+		return NULL;
+	leaf = cell_at(&arena->cells, cell);
+	*stripe = leaf_stripe(leaf_object(arena, leaf)->pool, leaf);
+	return pthread_mutex_trylock(*stripe) ? NULL : leaf;
+}
+
+/*
+ * Move one live chunk of @from into another span of its class.  arena->lock is
+ * held; the leaf's stripe is only tried: see internal.h.
+ */
+static bool slot_move(struct arena *arena, struct span *from, unsigned int i)
+{
+	struct size_class *class = &arena->class[from->class_index];
+	struct slot *slot = &from->slot[i];
+	pthread_mutex_t *stripe;
+	struct tmem_leaf *leaf = slot_leaf_trylock(arena, slot, &stripe);
+	struct chunk to;
+	tmem_handle handle;
+
+	if (!leaf)
+		return false;
+	handle = atomic_load_explicit(&leaf->word[slot->entry],
+				      memory_order_relaxed);
+	if (!slot_take(arena, class, handle_length(handle), &to)) {
+		pthread_mutex_unlock(stripe);
+		return false;
+	}
+	memcpy(to.data, slot_data(arena, from, i), to.length);
+	to.span->slot[to.index].taker = slot->taker;
+	atomic_store_explicit(&leaf->word[slot->entry],
+			      arena_publish(arena, &to, handle_type(handle),
+					    leaf, slot->entry) |
+				      (handle & HANDLE_TAKEN),
+			      memory_order_release);
+	pthread_mutex_unlock(stripe);
+	slot_release(arena, from, i);
+	return true;
+}
+
+/* The emptiest of the first few partial spans. */
+static struct span *compact_victim(struct size_class *class)
+{
+	struct span *best = NULL;
+	unsigned int tries = 0;
+
+	for (struct list *l = class->partial.prev;
+	     l != &class->partial && tries < 16; l = l->prev, tries++) {
+		struct span *span = container_of(l, struct span, link);
+
+		if (!span->busy && (!best || span->used < best->used))
+			best = span;
+	}
+	return best;
+}
+
+/* Free slots that would be left over if the class were packed: whole spans. */
+static bool compact_worthwhile(const struct size_class *class)
+{
+	return class->spans * class->slots - class->used >= class->slots &&
+	       class->spans > 1;
+}
+
+/* Pack one class, @max chunks at most.  arena->lock held, and let go of. */
+static unsigned int class_compact(struct arena *arena, struct size_class *class,
+				  unsigned int max)
+{
+	unsigned int moved = 0;
+
+	while (moved < max && compact_worthwhile(class)) {
+		struct span *from = compact_victim(class);
+		unsigned int before = moved;
+		bool ended;
+
+		if (!from)
+			break;
+		/* Out of the list, lest it be its own target. */
+		list_del(&from->link);
+		from->busy++;
+		for (unsigned int i = 0; i < from->slots && moved < max; i++)
+			moved += slot_move(arena, from, i);
+		from->busy--;
+		ended = !from->used;
+		if (ended)
+			span_end(arena, from);
+		else
+			span_link(arena, from);
+		if (!ended && moved == before)
+			break; /* all of it is busy: later */
+		/* Let others in between two spans. */
+		pthread_mutex_unlock(&arena->lock);
+		pthread_mutex_lock(&arena->lock);
+	}
+	return moved;
+}
+
+unsigned int arena_compact(struct arena *arena, unsigned int max)
+{
+	unsigned int moved = 0;
+
+	pthread_mutex_lock(&arena->lock);
+	/* Where the last call stopped, lest the first classes get everything.
+	 */
+	for (unsigned int i = 0; i < CLASSES && moved < max; i++) {
+		moved += class_compact(arena,
+				       &arena->class[arena->compact_class],
+				       max - moved);
+		if (moved < max)
+			arena->compact_class =
+				(arena->compact_class + 1) % CLASSES;
+	}
+	pthread_mutex_unlock(&arena->lock);
+	return moved;
+}
+
+/*
+ * How many idle pages to keep.  Overwriting frees pages and takes about as
+ * many, and giving them back to take them anew costs more than compressing what
+ * they hold.  So what spans took since the last time stays, and that memory is
+ * halved every time: some ten steps after the last put it is gone.  Who holds
+ * nothing keeps nothing else: what is left of its pages is in that memory.
+ */
+static uint64_t idle_reserve(struct arena *arena, bool *more)
+{
+	uint64_t reserve =
+		IDLE_RESERVE_PAGES + atomic_load(&arena->populated_bytes) /
+					     ARENA_PAGE / IDLE_RESERVE_PART;
+
+	pthread_mutex_lock(&arena->lock);
+	if (list_empty(&arena->spans))
+		reserve = 0;
+	*more = arena->demand && arena->idle_pages > reserve;
+	reserve += arena->demand;
+	arena->demand /= 2;
+	pthread_mutex_unlock(&arena->lock);
+	return reserve;
+}
+
+unsigned int arena_punch(struct arena *arena, unsigned int max, bool all)
+{
+	unsigned int punched = 0;
+	bool more = false;
+	uint64_t reserve = all ? 0 : idle_reserve(arena, &more);
+
+	while (punched < max) {
+		struct segment *segment;
+		uint32_t number;
+		uint16_t mask;
+		unsigned int pages;
+
+		pthread_mutex_lock(&arena->lock);
+		if (arena->idle_pages <= reserve || list_empty(&arena->idle)) {
+			pthread_mutex_unlock(&arena->lock);
+			break;
+		}
+		segment = container_of(arena->idle.next, struct segment,
+				       idle_link);
+		number = segment->number;
+		mask = segment->populated & ~segment->used;
+		pages = __builtin_popcount(mask);
+		/* Used while they are punched, so that nobody takes them. */
+		segment->used |= mask;
+		segment->populated &= ~mask;
+		arena->idle_pages -= pages;
+		segment_relink(arena, segment);
+		pthread_mutex_unlock(&arena->lock);
+
+		segment_punch(arena, number, mask);
+
+		pthread_mutex_lock(&arena->lock);
+		segment->used &= ~mask;
+		segment_relink(arena, segment);
+		atomic_fetch_sub(&arena->populated_bytes,
+				 (uint64_t)pages * ARENA_PAGE);
+		pthread_mutex_unlock(&arena->lock);
+		punched += pages;
+	}
+	if (punched < max)
+		punched += cells_punch(arena, max - punched, all);
+	/* Nothing to give back yet, but soon: the caller comes again. */
+	return punched ? punched : more;
+}
+
+/* Evict what a span holds.  arena->lock held.  True if the span has ended. */
+static bool span_evict(struct arena *arena, struct span *span)
+{
+	bool ended;
+
+	span->busy++;
+	for (unsigned int i = 0; i < span->slots; i++) {
+		struct slot *slot = &span->slot[i];
+		pthread_mutex_t *stripe;
+		struct tmem_leaf *leaf =
+			slot_leaf_trylock(arena, slot, &stripe);
+		struct tmem_object *object;
+
+		if (!leaf)
+			continue;
+		object = leaf_object(arena, leaf);
+		atomic_fetch_add(&object->pool->count.evictions, 1);
+		leaf_forget(object, leaf, slot->entry);
+		leaf_unlock_lazy(object->pool, leaf);
+		slot_release(arena, span, i);
+	}
+	span->busy--;
+	ended = !span->used;
+	if (ended)
+		span_end(arena, span);
+	return ended;
+}
+
+uint64_t arena_evict(struct arena *arena, uint64_t bytes)
+{
+	uint64_t freed = 0;
+	unsigned int tries = 0;
+
+	while (freed < bytes && tries++ < 1024) {
+		struct span *span;
+		unsigned int pages;
+
+		pthread_mutex_lock(&arena->lock);
+		if (list_empty(&arena->spans)) {
+			pthread_mutex_unlock(&arena->lock);
+			break;
+		}
+		span = container_of(arena->spans.next, struct span, age);
+		pages = span->pages;
+		if (span->busy) {
+			pthread_mutex_unlock(&arena->lock);
+			break;
+		}
+		if (span_evict(arena, span)) {
+			freed += (uint64_t)pages * ARENA_PAGE;
+		} else {
+			/* Partly busy: it had its chance, to the end. */
+			list_del(&span->age);
+			list_add_tail(&arena->spans, &span->age);
+		}
+		pthread_mutex_unlock(&arena->lock);
+	}
+	return freed;
+}

@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Tenants and pools: how they begin, and how they end
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* ----------------------------------------------------------------- tenant */
+
+static void tenant_forget(struct tmem_tenant *tenant);
+
+/* What is this process's of a tenant that is in no list. */
+static void tenant_free(struct tmem_tenant *tenant)
+{
+	arena_destroy(&tenant->persistent);
+	arena_destroy(&tenant->ephemeral);
+	if (tenant->holder >= 0)
+		close(tenant->holder);
+	pthread_mutex_destroy(&tenant->lock);
+	store_free(tenant->store, tenant);
+}
+
+/* @fd: of a tenant to adopt, which become its; or NULL. */
+static int tenant_new(struct tmem_store *store, const char *name, const int *fd,
+		      struct tmem_tenant **out)
+{
+	struct tmem_tenant *tenant = store_zalloc(store, sizeof(*tenant));
+	int error;
+
+	if (!tenant)
+		return -ENOMEM;
+	tenant->store = store;
+	tenant->holder = -1;
+	list_init(&tenant->link);
+	snprintf(tenant->name, sizeof(tenant->name), "%s", name);
+	error = arena_init(&tenant->persistent, tenant, true, fd);
+	if (error) {
+		store_free(store, tenant);
+		return error;
+	}
+	error = arena_init(&tenant->ephemeral, tenant, false, NULL);
+	if (error) {
+		arena_destroy(&tenant->persistent);
+		store_free(store, tenant);
+		return error;
+	}
+	pthread_mutex_init(&tenant->lock, NULL);
+	*out = tenant;
+	return 0;
+}
+
+/* From here on it is one of the store's. */
+static int tenant_add(struct tmem_tenant *tenant,
+		      const struct tmem_limits *limits)
+{
+	struct tmem_store *store = tenant->store;
+	int error;
+
+	pthread_rwlock_wrlock(&store->tenants_lock);
+	pthread_mutex_lock(&store->lock);
+	error = limits_apply(tenant, limits);
+	if (!error)
+		list_add_tail(&store->tenants, &tenant->link);
+	pthread_mutex_unlock(&store->lock);
+	pthread_rwlock_unlock(&store->tenants_lock);
+	return error;
+}
+
+int tmem_tenant_open(struct tmem_store *store, const char *name,
+		     const struct tmem_limits *limits, struct tmem_tenant **out)
+{
+	struct tmem_tenant *tenant;
+	int error = tenant_new(store, name, NULL, &tenant);
+
+	if (error)
+		return error;
+	/* Where there is no /proc nobody is kept from adopting it. */
+	tenant->holder = memfd_hold(tenant->persistent.cells.fd);
+	error = tenant_add(tenant, limits);
+	if (error)
+		tenant_free(tenant);
+	else
+		*out = tenant;
+	return error;
+}
+
+static int fds_copy(const int fd[TMEM_TENANT_FDS], int own[TMEM_TENANT_FDS])
+{
+	for (unsigned int i = 0; i < TMEM_TENANT_FDS; i++) {
+		own[i] = fcntl(fd[i], F_DUPFD_CLOEXEC, 0);
+		if (own[i] < 0) {
+			while (i-- > 0)
+				close(own[i]);
+			return -EMFILE;
+		}
+	}
+	return 0;
+}
+
+int tmem_tenant_adopt(struct tmem_store *store, const char *name,
+		      const struct tmem_limits *limits,
+		      const int fd[TMEM_TENANT_FDS], struct tmem_tenant **out)
+{
+	struct tmem_tenant *tenant;
+	int own[TMEM_TENANT_FDS], holder, error;
+
+	if (!memfd_sealed(fd[0]) || !memfd_sealed(fd[1]))
+		return -EINVAL;
+	holder = memfd_hold(fd[0]);
+	if (holder == -EBUSY)
+		return holder;
+	error = fds_copy(fd, own);
+	if (!error)
+		error = tenant_new(store, name, own, &tenant);
+	if (error) {
+		if (holder >= 0)
+			close(holder);
+		return error;
+	}
+	tenant->holder = holder;
+	error = adopt(tenant);
+	if (!error)
+		error = tenant_add(tenant, limits);
+	if (error) {
+		tenant_forget(tenant);
+		tenant_free(tenant);
+	} else {
+		*out = tenant;
+	}
+	return error;
+}
+
+void tmem_tenant_fds(struct tmem_tenant *tenant, int fd[TMEM_TENANT_FDS])
+{
+	fd[0] = tenant->persistent.cells.fd;
+	fd[1] = tenant->persistent.fd;
+}
+
+void tmem_tenant_detach(struct tmem_tenant *tenant)
+{
+	struct tmem_store *store;
+
+	if (!tenant)
+		return;
+	store = tenant->store;
+	/* As long as this takes nobody has a dead pool of its in hand. */
+	pthread_rwlock_wrlock(&store->tenants_lock);
+	pthread_mutex_lock(&store->lock);
+	list_del(&tenant->link);
+	pthread_mutex_unlock(&store->lock);
+	tenant_forget(tenant);
+	pthread_rwlock_unlock(&store->tenants_lock);
+	tenant_free(tenant);
+}
+
+/* tenants_lock held for writing: nobody drains, so all dead pools are listed.
+ */
+static bool tenant_drained(struct tmem_tenant *tenant)
+{
+	struct tmem_store *store = tenant->store;
+	bool drained = true;
+
+	pthread_mutex_lock(&store->lock);
+	for (struct list *l = store->dead.next; l != &store->dead && drained;
+	     l = l->next)
+		drained = container_of(l, struct tmem_pool, link)->tenant !=
+			  tenant;
+	if (drained)
+		list_del(&tenant->link);
+	pthread_mutex_unlock(&store->lock);
+	return drained;
+}
+
+void tmem_tenant_drop(struct tmem_tenant *tenant)
+{
+	struct tmem_store *store;
+	bool drained = false;
+
+	if (!tenant)
+		return;
+	store = tenant->store;
+	tmem_tenant_reset(tenant);
+	while (!drained) {
+		/* Back to the host at once: others want the room. */
+		while (store_drain(store, 4096))
+			tenant_release(tenant, UINT32_MAX);
+		/*
+		 * Whoever still has a pool of it in hand is waited for, but
+		 * nothing is drained meanwhile, as nobody else gets the lock.
+		 */
+		pthread_rwlock_wrlock(&store->tenants_lock);
+		drained = tenant_drained(tenant);
+		pthread_rwlock_unlock(&store->tenants_lock);
+	}
+	tenant_free(tenant);
+}
+
+void tmem_tenant_freeze(struct tmem_tenant *tenant, bool frozen)
+{
+	atomic_store(&tenant->frozen, frozen);
+}
+
+bool tmem_tenant_frozen(struct tmem_tenant *tenant)
+{
+	return atomic_load(&tenant->frozen);
+}
+
+uint64_t tmem_tenant_persistent_raw(struct tmem_tenant *tenant)
+{
+	return atomic_load(&tenant->persistent_raw);
+}
+
+/* ------------------------------------------------------------------- pool */
+
+_Atomic uint64_t *pool_entry(struct tmem_tenant *tenant, uint32_t id)
+{
+	return &cells_root(&tenant->persistent)->pool[id];
+}
+
+static bool pool_params_valid(const struct tmem_pool_params *params)
+{
+	return !(params->flags & ~TMEM_POOL_PERSISTENT) &&
+	       params->page_shift >= TMEM_PAGE_SHIFT_MIN &&
+	       params->page_shift <= TMEM_PAGE_SHIFT_MAX;
+}
+
+static int pool_new(struct tmem_tenant *tenant, uint32_t id,
+		    const struct tmem_pool_params *params,
+		    struct tmem_pool **out)
+{
+	struct tmem_pool *pool = store_zalloc(tenant->store, sizeof(*pool));
+
+	if (!pool)
+		return -ENOMEM;
+	pool->tenant = tenant;
+	pool->id = id;
+	pool->params = *params;
+	pool->page_size = 1u << params->page_shift;
+	pool->arena = params->flags & TMEM_POOL_PERSISTENT ? &tenant->persistent
+							   : &tenant->ephemeral;
+	pool->refs = 1;
+	list_init(&pool->link);
+	if (pool_index_init(pool)) {
+		store_free(tenant->store, pool);
+		return -ENOMEM;
+	}
+	*out = pool;
+	return 0;
+}
+
+void pool_free(struct tmem_pool *pool)
+{
+	struct tmem_store *store = pool->tenant->store;
+
+	pool_index_destroy(pool);
+	store_free(store, pool);
+}
+
+/* The number is taken, for who adopts the tenant, too.  tenant->lock held. */
+static void pool_begin(struct tmem_pool *pool)
+{
+	_Atomic uint64_t *entry = pool_entry(pool->tenant, pool->id);
+	uint64_t live = POOL_LIVE | pool->params.page_shift << 8;
+
+	if (pool->params.flags & TMEM_POOL_PERSISTENT)
+		live |= POOL_ENTRY_PERSISTENT;
+	pool->generation = pool_entry_generation(atomic_load(entry)) + 1;
+	atomic_store(entry, (uint64_t)pool->generation << 32 | live);
+}
+
+int pool_adopt(struct tmem_tenant *tenant, uint32_t id)
+{
+	uint64_t entry = atomic_load(pool_entry(tenant, id));
+	struct tmem_pool_params params = {
+		.flags = entry & POOL_ENTRY_PERSISTENT ? TMEM_POOL_PERSISTENT
+						       : 0,
+		.page_shift = entry >> 8 & 0xff,
+	};
+	int error;
+
+	if (!(entry & POOL_LIVE))
+		return 0;
+	if (!pool_params_valid(&params))
+		return -EUCLEAN;
+	error = pool_new(tenant, id, &params, &tenant->pool[id]);
+	if (!error)
+		tenant->pool[id]->generation = pool_entry_generation(entry);
+	return error;
+}
+
+int tmem_pool_create(struct tmem_tenant *tenant, uint32_t id,
+		     const struct tmem_pool_params *params, uint64_t *held)
+{
+	struct tmem_pool *pool, *fresh;
+	int error;
+
+	if (id >= TMEM_MAX_POOLS || !pool_params_valid(params))
+		return -EINVAL;
+	error = pool_new(tenant, id, params, &fresh);
+	if (error)
+		return error;
+	pthread_mutex_lock(&tenant->lock);
+	pool = tenant->pool[id];
+	if (!pool) {
+		pool = tenant->pool[id] = fresh;
+		pool_begin(pool);
+	}
+	if (pool->params.flags != params->flags ||
+	    pool->params.page_shift != params->page_shift)
+		error = -EEXIST;
+	else if (held)
+		*held = atomic_load(&pool->count.pages);
+	pthread_mutex_unlock(&tenant->lock);
+	if (pool != fresh)
+		pool_free(fresh);
+	return error;
+}
+
+struct tmem_pool *pool_get(struct tmem_tenant *tenant, uint32_t id)
+{
+	struct tmem_pool *pool = NULL;
+
+	if (id >= TMEM_MAX_POOLS)
+		return NULL;
+	pthread_mutex_lock(&tenant->lock);
+	pool = tenant->pool[id];
+	if (pool)
+		pool->refs++;
+	pthread_mutex_unlock(&tenant->lock);
+	return pool;
+}
+
+/* What is counted later is moved by a later call. */
+static void counters_move(struct pool_counters *to, struct pool_counters *from)
+{
+#define MOVE(field)                                                            \
+	atomic_fetch_add(&to->field, atomic_exchange(&from->field, 0))
+	MOVE(puts);
+	MOVE(refused_limit);
+	MOVE(refused_memory);
+	MOVE(refused_headroom);
+	MOVE(gets);
+	MOVE(misses);
+	MOVE(io_errors);
+	MOVE(flushes);
+	MOVE(evictions);
+#undef MOVE
+}
+
+/*
+ * The pool is dead and the last op has left it: from here on its pages drain
+ * and are nobody's.  tenant->lock held; the pool may be gone when this returns.
+ */
+static void pool_settle(struct tmem_pool *pool)
+{
+	struct tmem_tenant *tenant = pool->tenant;
+	struct tmem_store *store = tenant->store;
+	uint64_t pages;
+
+	pthread_mutex_lock(&pool->arena->lock);
+	pool->settled = true;
+	pages = atomic_load(&pool->count.pages);
+	atomic_fetch_sub(pool->arena->persistent ? &tenant->persistent_raw
+						 : &tenant->ephemeral_raw,
+			 pages * pool->page_size);
+	atomic_fetch_add(&store->draining_pages, pages);
+	pthread_mutex_unlock(&pool->arena->lock);
+	counters_move(&tenant->past, &pool->count);
+	pthread_mutex_lock(&store->lock);
+	list_add_tail(&store->dead, &pool->link);
+	pthread_mutex_unlock(&store->lock);
+}
+
+void pool_put(struct tmem_pool *pool)
+{
+	struct tmem_tenant *tenant = pool->tenant;
+
+	pthread_mutex_lock(&tenant->lock);
+	if (--pool->refs == 0) {
+		tenant->ending--;
+		pool_settle(pool);
+	}
+	pthread_mutex_unlock(&tenant->lock);
+}
+
+/* tenant->lock held. */
+static void pool_end(struct tmem_tenant *tenant, uint32_t id)
+{
+	struct tmem_pool *pool = tenant->pool[id];
+
+	tenant->pool[id] = NULL;
+	atomic_store(pool_entry(tenant, id), (uint64_t)pool->generation << 32);
+	atomic_store(&pool->dead, true);
+	/* Statistics do not find it any more, though ops may still use it. */
+	counters_move(&tenant->past, &pool->count);
+	if (--pool->refs == 0)
+		pool_settle(pool);
+	else
+		tenant->ending++;
+}
+
+int tmem_pool_destroy(struct tmem_tenant *tenant, uint32_t id)
+{
+	int error = -ENOENT;
+
+	if (id >= TMEM_MAX_POOLS)
+		return -ENOENT;
+	pthread_mutex_lock(&tenant->lock);
+	if (tenant->pool[id]) {
+		pool_end(tenant, id);
+		error = 0;
+	}
+	pthread_mutex_unlock(&tenant->lock);
+	return error;
+}
+
+void tmem_tenant_reset(struct tmem_tenant *tenant)
+{
+	pthread_mutex_lock(&tenant->lock);
+	for (uint32_t id = 0; id < TMEM_MAX_POOLS; id++)
+		if (tenant->pool[id])
+			pool_end(tenant, id);
+	pthread_mutex_unlock(&tenant->lock);
+}
+
+int tmem_pool_query(struct tmem_tenant *tenant, uint32_t id,
+		    struct tmem_pool_params *params)
+{
+	struct tmem_pool *pool = pool_get(tenant, id);
+
+	if (!pool)
+		return -ENOENT;
+	*params = pool->params;
+	pool_put(pool);
+	return 0;
+}
+
+/*
+ * Free what is this process's of pools, and leave what is in the memfds.  The
+ * tenant is in no list, and no op of its runs.
+ */
+static void tenant_forget(struct tmem_tenant *tenant)
+{
+	struct tmem_store *store = tenant->store;
+	struct list *next;
+
+	for (uint32_t id = 0; id < TMEM_MAX_POOLS; id++) {
+		if (!tenant->pool[id])
+			continue;
+		pool_index_forget(tenant->pool[id]);
+		pool_free(tenant->pool[id]);
+	}
+	for (struct list *l = store->dead.next; l != &store->dead; l = next) {
+		struct tmem_pool *pool =
+			container_of(l, struct tmem_pool, link);
+
+		next = l->next;
+		if (pool->tenant != tenant)
+			continue;
+		list_del(l);
+		pool_index_forget(pool);
+		pool_free(pool);
+	}
+}
