@@ -108,6 +108,34 @@ void tmem_tenant_drop(struct tmem_tenant *tenant)
 	free(tenant);
 }
 
+/* It has no memfds: nothing is kept of it, and nothing found. */
+void tmem_tenant_set_cookie(struct tmem_tenant *tenant, uint64_t cookie)
+{
+}
+
+uint64_t tmem_tenant_cookie(struct tmem_tenant *tenant)
+{
+	return 0;
+}
+
+void tmem_tenant_fds(struct tmem_tenant *tenant, int fd[TMEM_TENANT_FDS])
+{
+	fd[0] = fd[1] = -1;
+}
+
+int tmem_tenant_adopt(struct tmem_store *store, const char *name,
+		      const struct tmem_limits *limits,
+		      const int fd[TMEM_TENANT_FDS],
+		      struct tmem_tenant **tenant)
+{
+	return -EINVAL;
+}
+
+void tmem_tenant_detach(struct tmem_tenant *tenant)
+{
+	tmem_tenant_drop(tenant);
+}
+
 void tmem_tenant_get_limits(struct tmem_tenant *tenant,
 			    struct tmem_limits *limits)
 {

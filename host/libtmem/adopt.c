@@ -314,6 +314,9 @@ int adopt(struct tmem_tenant *tenant)
 	struct arena *arena = &tenant->persistent;
 	int error = cells_scan(arena);
 
+	if (!error && memcmp(cells_root(arena)->name, tenant->name,
+			     sizeof(tenant->name)))
+		error = -ESTALE;
 	for (uint32_t id = 0; id < TMEM_MAX_POOLS && !error; id++)
 		error = pool_adopt(tenant, id);
 	if (!error)

@@ -158,6 +158,8 @@ int arena_check(struct arena *arena, char *message, size_t size);
 /* Background work, bounded: moved chunks and punched pages. */
 unsigned int arena_compact(struct arena *arena, unsigned int max);
 unsigned int arena_punch(struct arena *arena, unsigned int max, bool all);
+/* What these could give back to the host, about, without removing a page. */
+uint64_t arena_slack(struct arena *arena);
 /* Evict the oldest spans (ephemeral arenas): returns bytes that became idle. */
 uint64_t arena_evict(struct arena *arena, uint64_t bytes);
 

@@ -359,6 +359,7 @@ static int root_make(struct arena *arena)
 		return -ENOMEM;
 	root = cells_root(arena);
 	root->version = ROOT_VERSION;
+	memcpy(root->name, arena->tenant->name, sizeof(root->name));
 	__atomic_store_n(&root->magic, ROOT_MAGIC, __ATOMIC_RELEASE);
 	return 0;
 }

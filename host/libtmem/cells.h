@@ -104,6 +104,8 @@ struct root {
 	uint64_t magic;	  /* ROOT_MAGIC, written last */
 	uint64_t version; /* ROOT_VERSION */
 	_Atomic uint64_t pool[TMEM_MAX_POOLS];
+	_Atomic uint64_t cookie; /* tmem_tenant_set_cookie() */
+	char name[TMEM_NAME_SIZE];
 };
 #define ROOT_MAGIC 0x7865646e496d656dull
 /* Of everything in both memfds, handles and size classes included. */

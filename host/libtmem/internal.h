@@ -55,6 +55,7 @@ struct tmem_tenant {
 	struct tmem_limits limits; /* under store->lock; as given */
 	/* Resolved copies, read without a lock. */
 	atomic_uint_fast64_t reserved, persistent_max, ephemeral_max;
+	atomic_uint weight;
 	atomic_uint_fast64_t persistent_raw, ephemeral_raw;
 	atomic_bool frozen;
 	/*

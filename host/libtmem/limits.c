@@ -6,10 +6,11 @@
 
 /*
  * What a reservation costs beyond its raw bytes, at the worst: a page that
- * does not compress takes a slot (16 bytes) that is a span of its own (48), a
- * word and its share of leaf and nodes (10 bytes), and a share of a segment's
- * descriptor (11 bytes): 85 of 4096, or 1/48; and once, 1 MiB for classes that
- * are not full and for segments that are not used yet.
+ * does not compress takes a slot (8 bytes) that is a span of its own (48), a
+ * word, its checksum, their share of leaf and nodes (13), and a share of a
+ * segment's descriptor (11): 80 bytes of 4096, where 1/48 is 85; and once, 1
+ * MiB for classes and blocks that are not full, for segments that are not used
+ * yet.
  */
 #define RESERVATION_PARTS 48
 #define RESERVATION_FIXED MIB
@@ -180,9 +181,62 @@ bool store_has_room(struct tmem_tenant *tenant, enum grows grows,
 #define HELP_TRIES_GUARANTEED 64
 
 /*
+ * Whose ephemeral pages go: who holds most for its weight.  tenants_lock held.
+ */
+static struct tmem_tenant *heaviest(struct tmem_store *store)
+{
+	struct tmem_tenant *found = NULL;
+	uint64_t most = 0;
+
+	for (struct list *l = store->tenants.next; l != &store->tenants;
+	     l = l->next) {
+		struct tmem_tenant *t =
+			container_of(l, struct tmem_tenant, link);
+		/* Bytes by 1/16: 2^60 of them and the weight's 14 bits. */
+		uint64_t share = arena_page_bytes(&t->ephemeral) / 16 *
+				 TMEM_MAX_WEIGHT / t->weight;
+
+		if (share > most) {
+			most = share;
+			found = t;
+		}
+	}
+	return found;
+}
+
+/* Is it the tenant's own limit for ephemeral pages that keeps it from growing?
+ */
+static bool own_limit(struct tmem_tenant *tenant, uint64_t bytes)
+{
+	uint64_t held = arena_held(&tenant->ephemeral);
+
+	return held + bytes > tenant->ephemeral_max;
+}
+
+static uint64_t evict_for(struct tmem_tenant *tenant, uint64_t bytes)
+{
+	struct tmem_store *store = tenant->store;
+	struct tmem_tenant *victim = tenant;
+	uint64_t evicted = 0;
+
+	pthread_rwlock_rdlock(&store->tenants_lock);
+	if (!own_limit(tenant, bytes))
+		victim = heaviest(store);
+	if (victim)
+		evicted = arena_evict(&victim->ephemeral, bytes);
+	if (evicted) {
+		/* Its index of them is room, too. */
+		tenant_clean(victim, HELP_WORDS);
+		tenant_release(victim, 64);
+	}
+	pthread_rwlock_unlock(&store->tenants_lock);
+	return evicted;
+}
+
+/*
  * Make room: what has ended, then what is idle, then what lies between the
- * tenant's pages, then its ephemeral pages; then, for what is guaranteed, the
- * same of others.
+ * tenant's pages, then ephemeral pages by weight; then, for what is guaranteed,
+ * what lies between others' pages, and any ephemeral page.
  */
 static bool make_room(struct tmem_tenant *tenant, uint64_t bytes,
 		      bool guaranteed)
@@ -200,10 +254,8 @@ static bool make_room(struct tmem_tenant *tenant, uint64_t bytes,
 		tenant_release(tenant, 64);
 		done++;
 	}
-	if (!done && arena_evict(&tenant->ephemeral, bytes)) {
-		tenant_release(tenant, 64);
+	if (!done && evict_for(tenant, bytes))
 		done++;
-	}
 	if (!done && guaranteed &&
 	    (each_tenant(store, HELP_WORDS, tenant_clean) ||
 	     each_tenant(store, 64, tenant_release) ||
@@ -285,12 +337,14 @@ int limits_apply(struct tmem_tenant *tenant, const struct tmem_limits *limits)
 	uint64_t others = store_reserved(store, tenant);
 
 	if (limits->persistent_reserved > TMEM_MAX_RESERVED ||
+	    limits->weight > TMEM_MAX_WEIGHT ||
 	    (limits->persistent_max && limits->persistent_max < cost))
 		return -EINVAL;
 	if (cost > store->max_bytes || others > store->max_bytes - cost)
 		return -ENOSPC;
 	tenant->limits = *limits;
 	tenant->reserved = limits->persistent_reserved;
+	tenant->weight = limits->weight ? limits->weight : TMEM_DEFAULT_WEIGHT;
 	tenant->persistent_max =
 		limits->persistent_max ? limits->persistent_max : UINT64_MAX;
 	tenant->ephemeral_max = !limits->ephemeral_max ? UINT64_MAX
@@ -335,6 +389,7 @@ void tmem_tenant_get_limits(struct tmem_tenant *tenant,
 	limits->persistent_reserved = tenant->reserved;
 	limits->persistent_max = MIN(tenant->persistent_max, store->max_bytes);
 	limits->ephemeral_max = MIN(tenant->ephemeral_max, store->max_bytes);
+	limits->weight = tenant->weight;
 	pthread_mutex_unlock(&store->lock);
 }
 

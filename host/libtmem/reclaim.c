@@ -269,3 +269,19 @@ uint64_t arena_evict(struct arena *arena, uint64_t bytes)
 	}
 	return freed;
 }
+
+uint64_t arena_slack(struct arena *arena)
+{
+	uint64_t pages;
+
+	pthread_mutex_lock(&arena->lock);
+	pages = arena->idle_pages;
+	for (unsigned int i = 0; i < CLASSES; i++) {
+		struct size_class *class = &arena->class[i];
+
+		pages += (class->spans * class->slots - class->used) /
+			 class->slots * class->pages;
+	}
+	pthread_mutex_unlock(&arena->lock);
+	return pages * ARENA_PAGE;
+}

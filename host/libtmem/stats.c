@@ -48,6 +48,8 @@ static void tenant_stats_add(struct tmem_tenant *tenant,
 				  tenant->pool[id]);
 	pthread_mutex_unlock(&tenant->lock);
 	stats->held_bytes += tenant_held(tenant);
+	stats->reclaimable_bytes += arena_slack(&tenant->persistent) +
+				    arena_page_bytes(&tenant->ephemeral);
 }
 
 /* Index grows without being noted each time. */

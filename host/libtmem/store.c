@@ -275,6 +275,8 @@ uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)
 
 	store_drain(store, pages);
 	done = each_tenant(store, pages, tenant_release);
+	if (done < pages && each_tenant(store, UINT32_MAX / 2, tenant_compact))
+		done += each_tenant(store, pages - done, tenant_release);
 	while (done < pages && each_tenant(store, pages - done, tenant_evict))
 		done += each_tenant(store, UINT32_MAX / 2, tenant_release);
 	each_tenant(store, pages, tenant_clean);

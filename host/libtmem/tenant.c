@@ -139,6 +139,16 @@ void tmem_tenant_fds(struct tmem_tenant *tenant, int fd[TMEM_TENANT_FDS])
 	fd[1] = tenant->persistent.fd;
 }
 
+void tmem_tenant_set_cookie(struct tmem_tenant *tenant, uint64_t cookie)
+{
+	atomic_store(&cells_root(&tenant->persistent)->cookie, cookie);
+}
+
+uint64_t tmem_tenant_cookie(struct tmem_tenant *tenant)
+{
+	return atomic_load(&cells_root(&tenant->persistent)->cookie);
+}
+
 void tmem_tenant_detach(struct tmem_tenant *tenant)
 {
 	struct tmem_store *store;

@@ -55,7 +55,7 @@ int tmem_server_create(const struct tmem_server_config *config,
 		free(s);
 		return error;
 	}
-	atomic_init(&s->generation, s->config.generation);
+	tmem_server_new_generation(s, s->config.generation);
 	tmem_server_get_config(s, &s->announced);
 	*server = s;
 	return 0;
@@ -130,12 +130,15 @@ bool tmem_server_config_changed(struct tmem_server *server)
 void tmem_server_system_reset(struct tmem_server *server)
 {
 	tmem_tenant_reset(server->config.tenant);
-	atomic_fetch_add(&server->generation, 1);
+	tmem_server_new_generation(server,
+				   tmem_server_generation(server) + 1);
 }
 
 void tmem_server_new_generation(struct tmem_server *server, uint32_t generation)
 {
 	atomic_store(&server->generation, generation);
+	/* Who goes on with the tenant goes on with its generation. */
+	tmem_tenant_set_cookie(server->config.tenant, generation);
 }
 
 uint32_t tmem_server_generation(const struct tmem_server *server)

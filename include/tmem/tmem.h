@@ -182,9 +182,11 @@ uint64_t tmem_reservation_fit(uint64_t max_bytes);
 unsigned int tmem_step(struct tmem_store *store, unsigned int pages);
 
 /*
- * Give memory back to the host now: ephemeral pages, oldest first, and empty
- * memory.  Returns the bytes given back, which may be more or less than
- * @bytes.  Never removes a persistent page.
+ * Give memory back to the host now: empty memory, what packing frees, then
+ * ephemeral pages, oldest first.  Returns the bytes given back, which may be more
+ * or less than @bytes.  Never removes a persistent page.  Takes its time, up to
+ * some 10 us a page that is packed; others' ops do not wait longer than for a
+ * span.
  */
 uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes);
 
@@ -199,7 +201,16 @@ struct tmem_limits {
 	/* Held bytes of ephemeral pages beyond which the oldest are evicted.
 	 * 0: the store's max_bytes.  UINT64_MAX: no ephemeral page is kept. */
 	uint64_t ephemeral_max;
+	/*
+	 * What the tenant may have of the room that no reservation takes, beside
+	 * the others': who holds most ephemeral bytes for its weight loses the
+	 * oldest of them when anybody needs room.  More weight, more room.
+	 * 1 .. TMEM_MAX_WEIGHT; 0: TMEM_DEFAULT_WEIGHT.
+	 */
+	uint32_t weight;
 };
+#define TMEM_DEFAULT_WEIGHT 100u
+#define TMEM_MAX_WEIGHT 10000u
 
 /*
  * Open a tenant.  @name: for people, copied, cut to TMEM_NAME_SIZE - 1.
@@ -231,8 +242,8 @@ void tmem_tenant_fds(struct tmem_tenant *tenant, int fd[TMEM_TENANT_FDS]);
  * @fd: copied; also where it fails all is in the memfds as it was.  @name,
  * @limits, @tenant, and their errors: as for tmem_tenant_open(); more may be
  * held than limits allow, and nothing is lost by that.  -EBUSY: the process is
- * still there (told where there is /proc); -EINVAL: not such memfds; -EUCLEAN:
- * damaged, and not to be mended.  Damage of less than that is found and costs
+ * still there (told where there is /proc); -ESTALE: it is a tenant of another
+ * name; -EINVAL: not such memfds; -EUCLEAN: damaged, and not to be mended.  Damage of less than that is found and costs
  * its pages: they are TMEM_PAGE_IO to who gets them.
  *
  * Takes some 100 ns for each page, and the store's other tenants do not wait.
@@ -241,6 +252,13 @@ int tmem_tenant_adopt(struct tmem_store *store, const char *name,
 		      const struct tmem_limits *limits,
 		      const int fd[TMEM_TENANT_FDS],
 		      struct tmem_tenant **tenant);
+
+/*
+ * 64 bits of the owner's, 0 at first, which are in the memfds: who adopts the
+ * tenant finds them.
+ */
+void tmem_tenant_set_cookie(struct tmem_tenant *tenant, uint64_t cookie);
+uint64_t tmem_tenant_cookie(struct tmem_tenant *tenant);
 
 /*
  * Let a tenant go as if this process had ended: what it holds stays in the
@@ -455,6 +473,12 @@ struct tmem_stats {
 	uint64_t held_peak_bytes;
 	/* Of pools and objects that have ended, not freed yet. */
 	uint64_t draining_pages;
+	/*
+	 * Of held_bytes, what tmem_shrink() could give back, about: memory that
+	 * is empty, that packing would empty, that ephemeral pages take.  0 of a
+	 * pool.
+	 */
+	uint64_t reclaimable_bytes;
 	/* counters, in pages */
 	uint64_t puts;
 	uint64_t puts_refused_limit;	/* a limit of the tenant or store */
@@ -493,11 +517,84 @@ unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant);
  */
 int tmem_check(struct tmem_store *store, char *message, size_t size);
 
+/* ----------------------------------------------------------------- later */
+
 /*
- * Names that later parts will use, so that nobody else does:
- * tmem_pool_attach_shared, tmem_tier_*, tmem_track_*, tmem_import_*,
- * tmem_event_*.
+ * What is decided and not there yet: these all return -ENOTSUP, and do nothing.
+ * They are here so that who builds on the library can be written for them, and
+ * so that what is there fits to them.
  */
+
+/* A page's place. */
+struct tmem_key {
+	uint32_t pool;
+	uint8_t object[TMEM_OBJECT_SIZE];
+	uint64_t index;
+};
+
+/* How the bytes of an exported page are to be read. */
+enum tmem_codec {
+	TMEM_CODEC_SAME = 1, /* 4 bytes, which are repeated */
+	TMEM_CODEC_LZ4,	     /* an LZ4 block */
+	TMEM_CODEC_RAW,	     /* the page */
+	TMEM_CODEC_OPAQUE,   /* the guest's own: as it was put */
+};
+
+/*
+ * Join pool @pool of @tenant to the group of that name, all of whose members see
+ * the same ephemeral pages.  @writer: it may put, flush and get exclusively;
+ * others get -EPERM for these.  The host's configuration calls this, never a
+ * guest.
+ */
+int tmem_pool_attach_shared(struct tmem_tenant *tenant, uint32_t pool,
+			    const char *group, bool writer);
+
+/*
+ * Spill cold pages of the store to @path, a file or block device, @bytes of it
+ * at most.  Gets of spilled pages are -EINPROGRESS, and complete in tmem_poll().
+ * @tier: set; the caller detaches it, which brings all pages back or is
+ * -ENOSPC.
+ */
+struct tmem_tier;
+int tmem_tier_attach(struct tmem_store *store, const char *path, uint64_t bytes,
+		     struct tmem_tier **tier);
+int tmem_tier_detach(struct tmem_tier *tier);
+
+/*
+ * Note which keys change, for a migration that goes on while the guest runs.
+ * tmem_track_next(): up to @count keys that have changed, each once until it
+ * changes again; returns how many.  tmem_track_pending(): how many there are.
+ */
+int tmem_track_start(struct tmem_tenant *tenant);
+int tmem_track_next(struct tmem_tenant *tenant, struct tmem_key *keys,
+		    unsigned int count);
+int tmem_track_pending(struct tmem_tenant *tenant, uint64_t *keys);
+int tmem_track_stop(struct tmem_tenant *tenant);
+
+/*
+ * The stored bytes of a page, @size bytes of room for them; @length, @codec:
+ * set.  -ENOENT: there is none; -EIO: it is damaged.
+ */
+int tmem_export(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
+		const struct tmem_key *key, void *bytes, uint32_t size,
+		uint32_t *length, enum tmem_codec *codec);
+/* Room for @bytes of what is going to be imported, or -ENOSPC. */
+int tmem_import_reserve(struct tmem_tenant *tenant, uint64_t bytes);
+/*
+ * The page is somewhere else for the time being: gets wait for its import.
+ */
+int tmem_import_remote(struct tmem_tenant *tenant, const struct tmem_key *key);
+/* An exported page, only where it is still remote or nothing was put since. */
+int tmem_import(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
+		const struct tmem_key *key, const void *bytes, uint32_t length,
+		enum tmem_codec codec);
+
+/* Have @notify called, by the thread that finds it, at what @events say. */
+#define TMEM_EVENT_PRESSURE 0x1u /* tmem_tenant_pressure() is another */
+#define TMEM_EVENT_DAMAGE 0x2u	 /* a page was TMEM_PAGE_IO */
+int tmem_event_notify(struct tmem_store *store, uint32_t events,
+		      void (*notify)(void *opaque, uint32_t event),
+		      void *opaque);
 
 #ifdef __cplusplus
 }

@@ -300,7 +300,7 @@ static void live_until_killed(const int fd[TMEM_TENANT_FDS], uint64_t seed)
 
 	if (tmem_store_create(&config, &f.store))
 		FAULT("no store");
-	error = tmem_tenant_adopt(f.store, "heir", &limits, fd, &f.tenant);
+	error = tmem_tenant_adopt(f.store, "test", &limits, fd, &f.tenant);
 	if (error)
 		FAULT("adopt: %d", error);
 	for (unsigned int i = 0; i < THREADS; i++)

@@ -795,6 +795,41 @@ static void a_segment_in_vain_is_no_refusal(void **state)
 	fixture_close(&f);
 }
 
+/* Said, and nothing is done: the page is as it was. */
+static void what_comes_later_is_not_supported(void **state)
+{
+	struct tmem_key key = { .index = 1 };
+	struct tmem_tier *tier = NULL;
+	uint64_t keys = 0;
+	struct fixture f;
+
+	fixture_open(&f, 8 * MIB, MIB);
+	pool_open(&f, 0, P);
+	assert_int_equal(put(&f, 0, 0, 1, 3), TMEM_PAGE_OK);
+	assert_int_equal(tmem_pool_attach_shared(f.tenant, 1, "group", true),
+			 -ENOTSUP);
+	assert_int_equal(tmem_tier_attach(f.store, "/tmp", MIB, &tier),
+			 -ENOTSUP);
+	assert_int_equal(tmem_tier_detach(tier), -ENOTSUP);
+	assert_int_equal(tmem_track_start(f.tenant), -ENOTSUP);
+	assert_int_equal(tmem_track_next(f.tenant, &key, 1), -ENOTSUP);
+	assert_int_equal(tmem_track_pending(f.tenant, &keys), -ENOTSUP);
+	assert_int_equal(tmem_track_stop(f.tenant), -ENOTSUP);
+	assert_int_equal(tmem_export(f.ctx, f.tenant, &key, NULL, 0, NULL, NULL),
+			 -ENOTSUP);
+	assert_int_equal(tmem_import_reserve(f.tenant, MIB), -ENOTSUP);
+	assert_int_equal(tmem_import_remote(f.tenant, &key), -ENOTSUP);
+	assert_int_equal(tmem_import(f.ctx, f.tenant, &key, "", 1,
+				     TMEM_CODEC_LZ4),
+			 -ENOTSUP);
+	assert_int_equal(tmem_event_notify(f.store, TMEM_EVENT_PRESSURE, NULL,
+					   NULL),
+			 -ENOTSUP);
+	assert_int_equal(get(&f, 0, 0, 1, 3), TMEM_PAGE_OK);
+	assert_int_equal(stats_of(&f).persistent_pages, 1);
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -822,6 +857,7 @@ int main(void)
 		cmocka_unit_test(iovec_boundaries_mean_nothing),
 		cmocka_unit_test(growth_is_by_segments),
 		cmocka_unit_test(a_segment_in_vain_is_no_refusal),
+		cmocka_unit_test(what_comes_later_is_not_supported),
 	};
 
 	return cmocka_run_group_tests_name("store", tests, NULL, NULL);
