@@ -11,6 +11,8 @@
  *	connection.c	a connection: the loop
  *	message.c	what the VMM may say
  *	ring.c		what the guest may ask
+ *	keeper.c	who keeps pages when this process ends
+ *	keep.c		... that is, with --keep: the parent
  *	guard.c		guest memory that goes away
  *	sandbox.c	what the process may do
  *	stats.c		what it tells
@@ -27,6 +29,7 @@
 #include <unistd.h>
 
 #include "guard.h"
+#include "keeper.h"
 #include "options.h"
 #include "report.h"
 #include "sandbox.h"
@@ -66,14 +69,14 @@ static struct tmem_store *open_store(void)
  */
 static void check_lock(void)
 {
-	const size_t size = 64 << 20;
+	const size_t size = 96 << 20; /* TMEM_STORE_LOCK */
 	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (memory == MAP_FAILED || mlock2(memory, size, MLOCK_ONFAULT))
-		fatal("--lock: cannot lock 64 MiB of memory: %s: raise "
+		fatal("--lock: cannot lock 96 MiB of memory: %s: raise "
 		      "RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=) to --size and "
-		      "64 MiB, or go without",
+		      "96 MiB for each VM, or go without",
 		      strerror(errno));
 	munmap(memory, size);
 }
@@ -173,23 +176,27 @@ int main(int argc, char **argv)
 	int signal_fd, stop_fd, ended_fd;
 
 	options_read(&options, argc, argv);
+	if (options.keep)
+		keep(argv);
+	keeper_init();
 	num = options.num_sockets ? options.num_sockets : 1;
 	signal_fd = catch_signals();
 	stop_fd = eventfd(0, EFD_CLOEXEC);
 	ended_fd = eventfd(0, EFD_CLOEXEC);
 	guard_install();
 	atexit(undo);
+	if (options.lock)
+		check_lock();
 	store = open_store();
 	for (unsigned int i = 0; i < num; i++)
 		vm_open(&vms[i], &options, store,
 			options.num_sockets ? options.socket_path[i] : NULL,
 			options.fd, stop_fd);
+	keeper_done();
 	if (options.stats_path)
 		stats_fd = socket_listen("--stats-path", options.stats_path,
 					 options.socket_group);
 	sandbox_enter(options.sandbox);
-	if (options.lock)
-		check_lock();
 	for (unsigned int i = 0; i < num; i++) {
 		args[i] = (struct thread_args){ &vms[i], ended_fd };
 		if (pthread_create(&vms[i].thread, NULL, run, &args[i]))

@@ -37,6 +37,7 @@ enum {
 	OPT_CGROUP_HEADROOM,
 	OPT_HOST_HEADROOM,
 	OPT_LOCK,
+	OPT_KEEP,
 	OPT_NUM_FAST,
 	OPT_NUM_BULK,
 	OPT_GRACE,
@@ -60,6 +61,7 @@ static const struct option long_options[] = {
 	{ "cgroup-headroom", required_argument, NULL, OPT_CGROUP_HEADROOM },
 	{ "host-headroom", required_argument, NULL, OPT_HOST_HEADROOM },
 	{ "lock", no_argument, NULL, OPT_LOCK },
+	{ "keep", no_argument, NULL, OPT_KEEP },
 	{ "num-fast-queues", required_argument, NULL, OPT_NUM_FAST },
 	{ "num-bulk-queues", required_argument, NULL, OPT_NUM_BULK },
 	{ "grace", required_argument, NULL, OPT_GRACE },
@@ -99,6 +101,11 @@ static const char help[] =
 	"                          refuse puts when less is left; default: by "
 	"itself\n"
 	"  --lock                  keep the store out of the host's swap\n"
+	"  --keep                  stay behind as a process that keeps the "
+	"pages' memory,\n"
+	"                          and starts the back end again if it is "
+	"killed; SIGHUP\n"
+	"                          starts a new version of the program\n"
 	"\n"
 	"Device\n"
 	"  --num-fast-queues=N     queues for small gets, 0 to 32; default: 1\n"
@@ -216,6 +223,9 @@ static void take(struct options *o, int option, const char *name,
 		break;
 	case OPT_LOCK:
 		o->lock = true;
+		break;
+	case OPT_KEEP:
+		o->keep = true;
 		break;
 	case OPT_NUM_FAST:
 		o->num_fast = read_number(name, value, 0, MAX_QUEUES);

@@ -25,6 +25,7 @@ struct options {
 	uint64_t cgroup_headroom;
 	uint64_t host_headroom;
 	bool lock;
+	bool keep; /* a process that keeps pages while this one is killed */
 	uint16_t num_fast;
 	uint16_t num_bulk;
 	unsigned int grace_s; /* how long pages outlive a connection */

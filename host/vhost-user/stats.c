@@ -31,6 +31,7 @@ static const struct field {
 	FIELD(held_bytes),
 	FIELD(held_peak_bytes),
 	FIELD(draining_pages),
+	FIELD(reclaimable_bytes),
 	FIELD(puts),
 	FIELD(puts_refused_limit),
 	FIELD(puts_refused_memory),

@@ -3,6 +3,7 @@
  * One VM: its socket, its device, and the time between connections
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include "connection.h"
+#include "keeper.h"
 #include "report.h"
 #include "socket.h"
 #include "vm.h"
@@ -35,6 +37,53 @@ static uint32_t random_generation(void)
 	return generation ? generation : 1;
 }
 
+/* The pages of this socket that a process before this one has left, if any. */
+static bool adopt_tenant(struct vm *vm)
+{
+	int fd[TMEM_TENANT_FDS], error;
+	struct tmem_stats stats;
+
+	if (!keeper_kept(vm->name, fd))
+		return false;
+	while ((error = tmem_tenant_adopt(vm->store, vm->name,
+					  &vm->options->limits, fd,
+					  &vm->tenant)) == -ENOMEM) {
+		report("%s: no memory to go on with its pages; tries again",
+		       vm->name);
+		poll(NULL, 0, 1000);
+	}
+	if (error == -EBUSY || error == -ENOSPC || error == -EINVAL)
+		fatal("%s: cannot go on with its pages: %s", vm->name,
+		      error == -EBUSY	 ? "another process has them"
+		      : error == -ENOSPC ? "--reserved does not fit into --size"
+					 : strerror(-error));
+	if (error) {
+		report("%s: the memory of its pages is damaged; it begins "
+		       "without them",
+		       vm->name);
+		return false;
+	}
+	tmem_tenant_stats(vm->tenant, &stats);
+	report("%s: goes on with %" PRIu64 " pages", vm->name,
+	       stats.persistent_pages);
+	return true;
+}
+
+static void open_tenant(struct vm *vm)
+{
+	int fd[TMEM_TENANT_FDS], error;
+
+	if (adopt_tenant(vm))
+		return;
+	error = tmem_tenant_open(vm->store, vm->name, &vm->options->limits,
+				 &vm->tenant);
+	if (error)
+		fatal("%s: cannot make a store: %s", vm->name,
+		      strerror(-error));
+	tmem_tenant_fds(vm->tenant, fd);
+	keeper_store(vm->name, fd);
+}
+
 void vm_open(struct vm *vm, const struct options *options,
 	     struct tmem_store *store, const char *path, int fd, int stop_fd)
 {
@@ -55,12 +104,12 @@ void vm_open(struct vm *vm, const struct options *options,
 		.connected_fd = -1,
 		.stop_fd = stop_fd,
 	};
-	error = tmem_tenant_open(store, vm->name, &options->limits,
-				 &vm->tenant);
-	if (!error) {
-		config.tenant = vm->tenant;
-		error = tmem_server_create(&config, &vm->server);
-	}
+	open_tenant(vm);
+	config.tenant = vm->tenant;
+	/* What the last process has left is of its generation. */
+	if (tmem_tenant_cookie(vm->tenant))
+		config.generation = tmem_tenant_cookie(vm->tenant);
+	error = tmem_server_create(&config, &vm->server);
 	if (error)
 		fatal("%s: cannot make a device: %s", vm->name,
 		      strerror(-error));
@@ -82,7 +131,8 @@ void vm_close(struct vm *vm)
 	if (vm->listen_fd >= 0)
 		close(vm->listen_fd);
 	tmem_server_destroy(vm->server);
-	tmem_tenant_drop(vm->tenant);
+	/* Whoever keeps its memory wants the pages; nobody else has it. */
+	tmem_tenant_detach(vm->tenant);
 }
 
 static uint64_t now_ms(void)

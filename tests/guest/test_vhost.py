@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Guests in QEMU whose pages are with vhost-user-tmem."""
+import re
 import signal
 import time
 
@@ -73,6 +74,35 @@ def test_killed_under_load(kernel):
         vm.ignore = "tmem"
         status, out = vm.end(number, 300 + 2 * rounds)
         assert status == 0 and "wrong" not in out and "rounds" in out, out
+
+
+@on("6.1")
+def test_kept(kernel):
+    """A back end with --keep dies under swap load, again and again: the guest does not notice."""
+    kills = 100 if lab.LONG else 8
+    with backend("--reserved=256M", keep=True) as back, vhost_guest(kernel, back.path) as vm:
+        generation = back.vm()["generation"]
+        vm.run("swapon /dev/tmem0")
+        number = vm.begin(f"workset -m 200 -r {max(3, kills // 10)}")
+        done = 0
+        while done < kills:
+            time.sleep(1)
+            back.wait(lambda stats: stats["connected"])
+            back.kill_worker()
+            back.wait_started()
+            done += 1
+        status, out = vm.end(number, 900)
+        assert status == 0, out
+        equal(lab.field(out, "wrong"), 0, "wrong pages")
+        equal(vm.swap_stats()["lost"], 0, "lost pages")
+        equal(back.vm()["generation"], generation, "the generation")
+        found = [int(n) for n in re.findall(r"goes on with (\d+) pages", back.said())]
+        assert len(found) == kills and max(found) > 1000, back.said()
+        # A restart for an update is the same way.
+        back.process.send_signal(signal.SIGHUP)
+        back.wait_started()
+        vm.run("swapoff /dev/tmem0", timeout=300)
+        back.wait(lambda stats: stats["persistent_pages"] == 0)
 
 
 @on("6.1")

@@ -9,12 +9,12 @@ from uml import UML
 from vm import VM
 
 sys.path.insert(0, f"{TOP}/tests/vhost-user")
-from backend import Backend  # noqa: E402
+from backend import Backend, KeptBackend  # noqa: E402
 
 
-def backend(*options, **kw):
-    return Backend(*options, **kw,
-                   program=tool("build-vhost-user", f"{cache()}/build/vhost-user-default"))
+def backend(*options, keep=False, **kw):
+    return (KeptBackend if keep else Backend)(
+        *options, **kw, program=tool("build-vhost-user", f"{cache()}/build/vhost-user-default"))
 
 
 def shared(mem):

@@ -5,6 +5,7 @@ import json
 import mmap
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -133,6 +134,45 @@ class Backend:
             return f"exit status {status}\n{self.said()}"
         left = [path for path in [*self.paths, self.stats_path] if os.path.exists(path)]
         return f"leaves {left}" if left else None
+
+
+class KeptBackend(Backend):
+    """One with --keep: two processes, of which the child serves."""
+
+    def __init__(self, *options, **kw):
+        super().__init__("--keep", *options, **kw)
+
+    def worker(self):
+        """The process that serves, when there is one."""
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children",
+                      encoding="ascii") as file:
+                pids = file.read().split()
+            if pids:
+                return int(pids[0])
+            time.sleep(0.002)
+        raise TimeoutError("no process serves any more")
+
+    def kill_worker(self):
+        os.kill(self.worker(), signal.SIGKILL)
+
+    def wait_started(self, seconds=20):
+        """Until one that serves says so."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                self.stats()
+                return
+            except OSError:
+                time.sleep(0.01)
+        raise TimeoutError(f"nobody serves: {self.said()}")
+
+    def __exit__(self, *what):
+        if self.process.poll() is None:
+            worker = self.worker()
+            super().__exit__(*what)
+            os.kill(worker, signal.SIGKILL)
 
 
 class Peer:

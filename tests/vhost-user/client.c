@@ -269,30 +269,17 @@ bool client_system_reset(struct client *c)
 
 /* ---------------------------------------------------------------- rings */
 
-static bool start_ring(struct client *c, unsigned int index, uint16_t num)
+/* Tell of a ring that goes on at @base. */
+static bool tell_ring(struct client *c, unsigned int index, uint16_t base)
 {
 	struct client_ring *ring = &c->ring[index];
-	uint32_t state[2] = { index, num };
+	uint32_t state[2] = { index, ring->num };
 	uint64_t fd_message = index;
 	struct {
 		uint32_t index, flags;
 		uint64_t desc, used, avail, log;
 	} addr;
 
-	ring->num = num;
-	ring->desc = client_alloc(c, 16 * num, 16);
-	ring->avail = client_alloc(c, 6 + 2 * num, 2);
-	ring->used = client_alloc(c, 6 + 8 * num, 4);
-	memset(ring->desc, 0, 16 * num);
-	memset(ring->avail, 0, 6 + 2 * num);
-	memset(ring->used, 0, 6 + 8 * num);
-	for (unsigned int i = 0; i < num; i++)
-		ring->desc[i].next = i + 1;
-	ring->free_head = 0;
-	ring->num_free = num;
-	ring->last_used = 0;
-	ring->kicked = 0;
-	memset(ring->table, 0, sizeof(ring->table));
 	close_ring(ring);
 	ring->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ring->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -308,7 +295,7 @@ static bool start_ring(struct client *c, unsigned int index, uint16_t num)
 	ring->started = true;
 	if (!tell(c, VU_SET_VRING_NUM, state, sizeof(state), NULL, 0))
 		return false;
-	state[1] = 0;
+	state[1] = base;
 	if (!tell(c, VU_SET_VRING_BASE, state, sizeof(state), NULL, 0) ||
 	    !tell(c, VU_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0) ||
 	    !tell(c, VU_SET_VRING_ERR, &fd_message, sizeof(fd_message),
@@ -323,12 +310,52 @@ static bool start_ring(struct client *c, unsigned int index, uint16_t num)
 	       tell(c, VU_SET_VRING_ENABLE, state, sizeof(state), NULL, 0);
 }
 
+static bool start_ring(struct client *c, unsigned int index, uint16_t num)
+{
+	struct client_ring *ring = &c->ring[index];
+
+	ring->num = num;
+	ring->desc = client_alloc(c, 16 * num, 16);
+	ring->avail = client_alloc(c, 6 + 2 * num, 2);
+	ring->used = client_alloc(c, 6 + 8 * num, 4);
+	memset(ring->desc, 0, 16 * num);
+	memset(ring->avail, 0, 6 + 2 * num);
+	memset(ring->used, 0, 6 + 8 * num);
+	for (unsigned int i = 0; i < num; i++)
+		ring->desc[i].next = i + 1;
+	ring->free_head = 0;
+	ring->num_free = num;
+	ring->last_used = 0;
+	ring->kicked = 0;
+	memset(ring->table, 0, sizeof(ring->table));
+	return tell_ring(c, index, 0);
+}
+
 bool client_start(struct client *c, unsigned int num_rings, uint16_t num)
 {
 	c->num_rings = num_rings;
 	for (unsigned int i = 0; i < num_rings; i++)
 		if (!start_ring(c, i, num))
 			return false;
+	return true;
+}
+
+bool client_resume(struct client *c, const char *path)
+{
+	client_disconnect(c);
+	if (!client_connect(c, path))
+		return false;
+	if (!client_set_up(c, c->features))
+		return false;
+	for (unsigned int i = 0; i < c->num_rings; i++) {
+		struct client_ring *ring = &c->ring[i];
+
+		/* What was made available and not used is there once more. */
+		if (!tell_ring(c, i, ring->used->idx))
+			return false;
+		ring->kicked = ring->avail->idx;
+		eventfd_write(ring->kick_fd, 1);
+	}
 	return true;
 }
 

@@ -128,6 +128,11 @@ bool client_ask(struct client *client, uint32_t request, uint64_t *value);
 bool client_set_up(struct client *client, uint64_t accept);
 /* Start all rings, of @num descriptors each.  False as above. */
 bool client_start(struct client *client, unsigned int num_rings, uint16_t num);
+/*
+ * The back end is gone; there will be another one at @path, which goes on with
+ * the rings, as with a VMM that reconnects.  False: it went away meanwhile.
+ */
+bool client_resume(struct client *client, const char *path);
 /* Stop them. */
 bool client_stop(struct client *client);
 
