@@ -422,6 +422,9 @@ unsigned int pool_drain(struct tmem_pool *pool, unsigned int max)
 		done += object_drain(object, max - done) + 1;
 		object_put(object);
 	}
+	/* Leaves that were replaced while they were queued have no object. */
+	if (done < max)
+		done += pool_prune(pool, max - done);
 	return done;
 }
 

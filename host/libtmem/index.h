@@ -210,7 +210,7 @@ void leaf_remove(struct tmem_object *object, struct tmem_leaf *leaf,
 		 unsigned int entry);
 int index_check(struct tmem_pool *pool, char *message, size_t size);
 
-/* -------------------------------------------- for adopt.c and for check.c */
+/* ----------------------------------------------------- for adopt.c, radix.c */
 
 /* Adds an object that is not in the table yet.  -EEXIST: another is. */
 int object_adopt(struct tmem_pool *pool, struct tmem_object *object);

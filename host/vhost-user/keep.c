@@ -65,13 +65,18 @@ static void store_set(const char *name, int fd)
 	store->fd = fd;
 }
 
-/* FDSTORE=1 or FDSTOREREMOVE=1, and FDNAME= of what. */
+/*
+ * FDSTORE=1 or FDSTOREREMOVE=1, and FDNAME= of what: as many as there can be of
+ * all, so that signals are heard whatever the child does.
+ */
 static void obey(int socket)
 {
 	char text[128], *name;
 	int fd;
 
-	while (keeper_receive(socket, text, sizeof(text), &fd, false)) {
+	for (unsigned int i = 0; i < 2 * KEEPER_FDS; i++) {
+		if (!keeper_receive(socket, text, sizeof(text), &fd, false))
+			break;
 		name = strstr(text, "\nFDNAME=");
 		if (name && !strncmp(text, "FDSTORE=1\n", 10) && fd >= 0)
 			store_set(name + strlen("\nFDNAME="), fd);

@@ -478,6 +478,37 @@ static void damaged_indexes_do_no_harm(void **state)
 	assert_true(adopted > 200);
 }
 
+/* ------------------------------------------------------------- memory */
+
+/*
+ * Leaves that eviction has emptied and queued, and that larger ones have
+ * replaced before anybody freed them: they go with their pool.
+ */
+static void replaced_leaves_go(void **state)
+{
+	uint64_t before = 0;
+	struct fixture f;
+
+	fixture_open(&f, 32 * MIB, 0);
+	for (unsigned int round = 0; round < 20; round++) {
+		pool_open(&f, 1, 0);
+		for (uint64_t i = 0; i < 1000; i++)
+			assert_int_equal(put(&f, 1, i, 0, INCOMPRESSIBLE),
+					 TMEM_PAGE_OK);
+		assert_true(arena_evict(&f.tenant->ephemeral, UINT64_MAX));
+		for (uint64_t i = 0; i < 1000; i++)
+			assert_int_equal(put(&f, 1, i, 20, SAME), TMEM_PAGE_OK);
+		assert_int_equal(tmem_pool_destroy(f.tenant, 1), 0);
+		while (tmem_step(f.store, 1000))
+			;
+		fixture_check(&f);
+		if (!round)
+			before = stats_of(&f).held_bytes;
+		assert_int_equal(stats_of(&f).held_bytes, before);
+	}
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -493,6 +524,7 @@ int main(void)
 		cmocka_unit_test(impossible_words_are_errors),
 		cmocka_unit_test(a_slot_has_one_owner),
 		cmocka_unit_test(damaged_indexes_do_no_harm),
+		cmocka_unit_test(replaced_leaves_go),
 	};
 
 	return cmocka_run_group_tests_name("store-adopt", tests, NULL, NULL);
