@@ -31,28 +31,36 @@ static void pages_found(struct arena *arena, uint64_t from, uint64_t to)
 			1u << page % SEGMENT_PAGES;
 }
 
+/* Descriptors for segments up to @to. */
+static int groups_make(struct arena *arena, uint64_t to)
+{
+	int error = 0;
+
+	while (!error && (uint64_t)arena->num_segments * SEGMENT_BYTES < to)
+		error = group_make(arena, arena->num_segments);
+	return error;
+}
+
 /* Which pages of the memfd have memory. */
 static int data_scan(struct arena *arena)
 {
 	off_t size = lseek(arena->fd, 0, SEEK_END), from = 0, to;
+	int error = 0;
 
 	if (size < 0 || size % ARENA_PAGE ||
 	    size > (off_t)SEGMENT_MAX * (off_t)SEGMENT_BYTES)
 		return -EUCLEAN;
-	while ((uint64_t)arena->num_segments * SEGMENT_BYTES < (uint64_t)size) {
-		int error = group_make(arena, arena->num_segments);
-
-		if (error)
-			return error;
-	}
-	while ((from = lseek(arena->fd, from, SEEK_DATA)) >= 0 && from < size) {
+	while (!error && (from = lseek(arena->fd, from, SEEK_DATA)) >= 0 &&
+	       from < size) {
 		to = lseek(arena->fd, from, SEEK_HOLE);
 		if (to <= from || to > size)
 			return -EUCLEAN;
-		pages_found(arena, from / ARENA_PAGE, to / ARENA_PAGE);
+		error = groups_make(arena, to);
+		if (!error)
+			pages_found(arena, from / ARENA_PAGE, to / ARENA_PAGE);
 		from = to;
 	}
-	return 0;
+	return error;
 }
 
 /* The span that a chunk of @class at @page of a segment is in; made if there is
@@ -75,8 +83,7 @@ static struct span *span_adopt(struct arena *arena, uint32_t number,
 	mask = run_mask(page, class->pages);
 	if (segment->used & mask)
 		return NULL;
-	/* Without memory its bytes are gone; a read would take some uncounted.
-	 */
+	/* Of others' slots; a read would give them memory nobody counts. */
 	missing = mask & ~segment->populated;
 	if (missing && segment_populate(arena, number, missing)) {
 		*error = -ENOMEM;
@@ -99,6 +106,24 @@ static struct span *span_adopt(struct arena *arena, uint32_t number,
 	return span;
 }
 
+/* Are all pages there that the slot is in?  If not, its bytes are gone. */
+static bool slot_has_memory(struct arena *arena, tmem_handle handle,
+			    uint32_t length)
+{
+	uint64_t from = (uint64_t)(handle_slot(handle) >> 12) * ARENA_PAGE +
+			(uint64_t)(handle_slot(handle) & 0xfff) *
+				class_size(class_of(length));
+	uint64_t first = from / ARENA_PAGE;
+	uint64_t last = (from + length - 1) / ARENA_PAGE;
+	uint16_t mask;
+
+	if (last >= SEGMENT_PAGES)
+		return false;
+	mask = run_mask(first, last - first + 1);
+	return (segment_of(arena, handle_segment(handle))->populated & mask) ==
+	       mask;
+}
+
 /* The slot that a handle names is that word's, if it can be. */
 static bool slot_adopt(struct arena *arena, uint32_t page_size,
 		       tmem_handle handle, struct tmem_leaf *leaf,
@@ -112,7 +137,8 @@ static bool slot_adopt(struct arena *arena, uint32_t page_size,
 		return false;
 	segment = handle_segment(handle);
 	index = handle_slot(handle) & 0xfff;
-	if (segment >= arena->num_segments)
+	if (segment >= arena->num_segments ||
+	    !slot_has_memory(arena, handle, length))
 		return false;
 	span = span_adopt(arena, segment, handle_slot(handle) >> 12,
 			  class_of(length), error);
@@ -314,8 +340,8 @@ int adopt(struct tmem_tenant *tenant)
 	struct arena *arena = &tenant->persistent;
 	int error = cells_scan(arena);
 
-	if (!error && memcmp(cells_root(arena)->name, tenant->name,
-			     sizeof(tenant->name)))
+	if (!error &&
+	    memcmp(cells_root(arena)->name, tenant->name, sizeof(tenant->name)))
 		error = -ESTALE;
 	for (uint32_t id = 0; id < TMEM_MAX_POOLS && !error; id++)
 		error = pool_adopt(tenant, id);

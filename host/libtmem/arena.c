@@ -94,10 +94,11 @@ uint64_t arena_held(struct arena *arena)
 
 enum grows arena_index_grows(struct arena *arena)
 {
-	return arena->persistent && arena_index_bytes(arena) <=
-					    tenant_index_share(arena->tenant)
+	if (!arena->persistent)
+		return GROWS_INDEX;
+	return arena_index_bytes(arena) <= tenant_index_share(arena->tenant)
 		       ? GROWS_PERSISTENT
-		       : GROWS_INDEX;
+		       : GROWS_PERSISTENT_INDEX;
 }
 
 /* --------------------------------------------------------------- segments */

@@ -245,7 +245,7 @@ static int block_add(struct arena *arena, enum cell_kind kind, bool guaranteed)
 	while (!block && !error);
 	if (error)
 		return error;
-	/* What a promise covers of index is a share of it: store.c. */
+	/* What a promise covers of index is a share of it: limits.c. */
 	if (!populated)
 		error = store_may_grow(arena->tenant, grows, BLOCK_BYTES,
 				       guaranteed && grows == GROWS_PERSISTENT);
@@ -474,12 +474,12 @@ int cells_scan(struct arena *arena)
 {
 	struct cells *cells = &arena->cells;
 	off_t size = lseek(cells->fd, 0, SEEK_END);
-	uint32_t blocks = size / BLOCK_BYTES;
+	uint64_t blocks = size / BLOCK_BYTES;
 	const struct root *root = cells_root(arena);
 
 	if (size < (off_t)ARENA_PAGE || !has_memory(cells->fd, 0) ||
 	    root->magic != ROOT_MAGIC || root->version != ROOT_VERSION ||
-	    blocks >= CELLS_REGION_MAX * CELLS_REGION_BLOCKS)
+	    blocks > (uint64_t)CELLS_REGION_MAX * CELLS_REGION_BLOCKS)
 		return -EUCLEAN;
 	for (uint32_t number = 1; number < blocks; number++) {
 		bool memory =

@@ -83,22 +83,26 @@ static struct tmem_object *object_at(struct tmem_pool *pool, uint32_t cell)
 	return cell ? cell_at(&pool->arena->cells, cell) : NULL;
 }
 
-/* One bucket more, if there is memory for it; else lookups are slower. */
-static void buckets_grow(struct tmem_pool *pool)
+/*
+ * One bucket more, if there is memory for it; else lookups are slower.  @ask:
+ * the limits, too.
+ */
+static bool buckets_grow(struct tmem_pool *pool, bool ask)
 {
 	uint32_t bucket = pool->buckets, *from, old, cell;
 	unsigned int segment = bucket_segment(bucket);
 	size_t bytes = segment_buckets(segment) * sizeof(uint32_t);
 
 	if (segment >= BUCKET_SEGMENTS)
-		return;
+		return false;
 	if (!pool->bucket[segment]) {
-		if (!store_has_room(pool->tenant,
+		if (ask &&
+		    !store_has_room(pool->tenant,
 				    arena_index_grows(pool->arena), bytes))
-			return;
+			return false;
 		pool->bucket[segment] = index_zalloc(pool->arena, bytes);
 		if (!pool->bucket[segment])
-			return;
+			return false;
 	}
 	old = bucket & UINT32_MAX >> (__builtin_clz(bucket) + 1);
 	pool->buckets++;
@@ -113,6 +117,7 @@ static void buckets_grow(struct tmem_pool *pool)
 		object->next = *to;
 		*to = object->self;
 	}
+	return true;
 }
 
 static struct tmem_object *object_find(struct tmem_pool *pool,
@@ -126,13 +131,21 @@ static struct tmem_object *object_find(struct tmem_pool *pool,
 	return object;
 }
 
+/* More than one, so that a table that could not grow for a while comes after.
+ */
+#define BUCKETS_AT_A_TIME 4
+
 /* pool->lock held. */
-static void object_link(struct tmem_pool *pool, struct tmem_object *object)
+static void object_link(struct tmem_pool *pool, struct tmem_object *object,
+			bool ask)
 {
 	uint32_t *bucket;
 
-	if (++pool->num_objects > pool->buckets)
-		buckets_grow(pool);
+	pool->num_objects++;
+	for (unsigned int i = 0; i < BUCKETS_AT_A_TIME; i++)
+		if (pool->num_objects <= pool->buckets ||
+		    !buckets_grow(pool, ask))
+			break;
 	bucket = bucket_at(pool, bucket_of(pool, object->id));
 	object->next = *bucket;
 	*bucket = object->self;
@@ -244,7 +257,7 @@ int object_get_or_make(struct tmem_pool *pool,
 	object = object_find(pool, id);
 	if (!object) {
 		object = fresh;
-		object_link(pool, object);
+		object_link(pool, object, true);
 		atomic_store_explicit(&object->state, CELL_LIVE,
 				      memory_order_release);
 	}
@@ -264,7 +277,8 @@ int object_adopt(struct tmem_pool *pool, struct tmem_object *object)
 	if (object_find(pool, object->id))
 		error = -EEXIST;
 	else
-		object_link(pool, object);
+		/* What is there is there: no limit is for it. */
+		object_link(pool, object, false);
 	pthread_mutex_unlock(&pool->lock);
 	return error;
 }

@@ -5,8 +5,8 @@
  *
  * Lock order, outermost first:
  *
- *   tenants_lock      who is a tenant (read: walk them, drain)
  *   quiesce           read by ops, written by tmem_check()
+ *   tenants_lock      who is a tenant (read: walk them, drain)
  *   tenant->lock      the table of pools
  *   pool->lock        the table of objects, objects' pins
  *   object lock       the object's radix tree (pool->object_lock[])
@@ -140,7 +140,8 @@ int store_ask_host(struct tmem_store *store, uint64_t bytes);
 enum grows {
 	GROWS_PERSISTENT, /* pages; index within its guaranteed share */
 	GROWS_EPHEMERAL, /* pages, which make way for their tenant's promise */
-	GROWS_INDEX, /* what no promise covers, and eviction leaves behind */
+	GROWS_INDEX, /* of these, which eviction leaves behind */
+	GROWS_PERSISTENT_INDEX, /* beyond what the promise covers */
 };
 
 /*
@@ -201,6 +202,8 @@ _Atomic uint64_t *pool_entry(struct tmem_tenant *tenant, uint32_t id);
 int memfd_make(const char *name);
 /* Is it one that memfd_make() has made? */
 bool memfd_sealed(int fd);
+/* Are they one? */
+bool memfd_same(int a, int b);
 /* Map a part of it, out of core files, locked if the store is; or NULL. */
 void *memfd_map(struct tmem_store *store, int fd, uint64_t offset,
 		uint64_t bytes);

@@ -142,7 +142,8 @@ int store_ask_host(struct tmem_store *store, uint64_t bytes)
 static bool limits_allow(struct tmem_tenant *tenant, enum grows grows,
 			 uint64_t bytes, bool guaranteed)
 {
-	bool persistent = grows == GROWS_PERSISTENT;
+	bool persistent =
+		grows == GROWS_PERSISTENT || grows == GROWS_PERSISTENT_INDEX;
 	struct tmem_store *store = tenant->store;
 	uint64_t max =
 		persistent ? tenant->persistent_max : tenant->ephemeral_max;
@@ -157,7 +158,9 @@ static bool limits_allow(struct tmem_tenant *tenant, enum grows grows,
 	held = store_held(store);
 	allow = bytes <= max && held <= max - bytes;
 	if (allow && !guaranteed) {
-		uint64_t within = grows == GROWS_INDEX ? 0 : bytes;
+		bool index =
+			grows == GROWS_INDEX || grows == GROWS_PERSISTENT_INDEX;
+		uint64_t within = index ? 0 : bytes;
 
 		allow = store_committed(store, tenant, bytes, within) <= max ||
 			tenant_unfulfilled(tenant, within) + bytes ==

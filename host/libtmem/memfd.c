@@ -39,6 +39,14 @@ bool memfd_sealed(int fd)
 	       !(seals & ~(SEALS | F_SEAL_EXEC));
 }
 
+bool memfd_same(int a, int b)
+{
+	struct stat of_a, of_b;
+
+	return !fstat(a, &of_a) && !fstat(b, &of_b) &&
+	       of_a.st_dev == of_b.st_dev && of_a.st_ino == of_b.st_ino;
+}
+
 void *memfd_map(struct tmem_store *store, int fd, uint64_t offset,
 		uint64_t bytes)
 {
@@ -58,7 +66,8 @@ void *memfd_map(struct tmem_store *store, int fd, uint64_t offset,
 }
 
 /*
- * A lock that ends with the process.  It belongs to an open file of its own:
+ * A lock that ends with the process, and with children that it forks and that
+ * execute nothing.  It belongs to an open file of its own:
  * the one that a keeper has, too, would go on holding it.
  */
 int memfd_hold(int fd)

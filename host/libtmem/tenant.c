@@ -30,8 +30,11 @@ static int tenant_new(struct tmem_store *store, const char *name, const int *fd,
 	struct tmem_tenant *tenant = store_zalloc(store, sizeof(*tenant));
 	int error;
 
-	if (!tenant)
+	if (!tenant) {
+		for (unsigned int i = 0; fd && i < TMEM_TENANT_FDS; i++)
+			close(fd[i]);
 		return -ENOMEM;
+	}
 	tenant->store = store;
 	tenant->holder = -1;
 	list_init(&tenant->link);
@@ -107,10 +110,11 @@ int tmem_tenant_adopt(struct tmem_store *store, const char *name,
 	struct tmem_tenant *tenant;
 	int own[TMEM_TENANT_FDS], holder, error;
 
-	if (!memfd_sealed(fd[0]) || !memfd_sealed(fd[1]))
+	if (!memfd_sealed(fd[0]) || !memfd_sealed(fd[1]) ||
+	    memfd_same(fd[0], fd[1]))
 		return -EINVAL;
 	holder = memfd_hold(fd[0]);
-	if (holder == -EBUSY)
+	if (holder == -EBUSY || holder == -EMFILE || holder == -ENFILE)
 		return holder;
 	error = fds_copy(fd, own);
 	if (!error)
@@ -448,14 +452,30 @@ int tmem_pool_query(struct tmem_tenant *tenant, uint32_t id,
 	return 0;
 }
 
+/* Pools that have ended and are not drained: of the store's list to @dead. */
+static void take_dead(struct tmem_tenant *tenant, struct list *dead)
+{
+	struct tmem_store *store = tenant->store;
+	struct list *next;
+
+	pthread_mutex_lock(&store->lock);
+	for (struct list *l = store->dead.next; l != &store->dead; l = next) {
+		next = l->next;
+		if (container_of(l, struct tmem_pool, link)->tenant != tenant)
+			continue;
+		list_del(l);
+		list_add_tail(dead, l);
+	}
+	pthread_mutex_unlock(&store->lock);
+}
+
 /*
  * Free what is this process's of pools, and leave what is in the memfds.  The
  * tenant is in no list, and no op of its runs.
  */
 static void tenant_forget(struct tmem_tenant *tenant)
 {
-	struct tmem_store *store = tenant->store;
-	struct list *next;
+	struct list *next, dead;
 
 	for (uint32_t id = 0; id < TMEM_MAX_POOLS; id++) {
 		if (!tenant->pool[id])
@@ -463,14 +483,13 @@ static void tenant_forget(struct tmem_tenant *tenant)
 		pool_index_forget(tenant->pool[id]);
 		pool_free(tenant->pool[id]);
 	}
-	for (struct list *l = store->dead.next; l != &store->dead; l = next) {
+	list_init(&dead);
+	take_dead(tenant, &dead);
+	for (struct list *l = dead.next; l != &dead; l = next) {
 		struct tmem_pool *pool =
 			container_of(l, struct tmem_pool, link);
 
 		next = l->next;
-		if (pool->tenant != tenant)
-			continue;
-		list_del(l);
 		pool_index_forget(pool);
 		pool_free(pool);
 	}

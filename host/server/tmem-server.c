@@ -129,9 +129,10 @@ bool tmem_server_config_changed(struct tmem_server *server)
 
 void tmem_server_system_reset(struct tmem_server *server)
 {
-	tmem_tenant_reset(server->config.tenant);
+	/* In this order for who goes on after we were killed in between. */
 	tmem_server_new_generation(server,
 				   tmem_server_generation(server) + 1);
+	tmem_tenant_reset(server->config.tenant);
 }
 
 void tmem_server_new_generation(struct tmem_server *server, uint32_t generation)

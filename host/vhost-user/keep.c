@@ -36,6 +36,7 @@ static struct store {
 } stores[KEEPER_FDS];
 
 static char program[4096];
+static bool ending; /* SIGTERM, SIGINT: whatever comes then */
 
 static struct store *store_find(const char *name)
 {
@@ -140,7 +141,7 @@ static int watch(pid_t pid, int socket, int signal_fd, bool *again)
 		poll(fds, 2, -1);
 		if (fds[1].revents & POLLIN)
 			obey(socket);
-		else if (fds[1].revents)
+		if (fds[1].revents & (POLLHUP | POLLERR))
 			fds[1].fd = -1; /* it is about to end */
 		if (!(fds[0].revents & POLLIN) ||
 		    read(signal_fd, &info, sizeof(info)) != sizeof(info))
@@ -151,7 +152,10 @@ static int watch(pid_t pid, int socket, int signal_fd, bool *again)
 			obey(socket); /* its last words */
 			return status;
 		}
-		*again = info.ssi_signo == SIGHUP;
+		if (info.ssi_signo == SIGHUP)
+			*again = true;
+		else
+			ending = true;
 		kill(pid, SIGTERM);
 	}
 }
@@ -171,6 +175,25 @@ static int catch_signals(sigset_t *before)
 	if (fd < 0)
 		fatal("--keep: signalfd: %s", strerror(errno));
 	return fd;
+}
+
+/* By a signal that was read, or was not?  What else came is of no interest. */
+static bool asked_to_end(int signal_fd)
+{
+	struct pollfd fd = { .fd = signal_fd, .events = POLLIN };
+	struct signalfd_siginfo info;
+
+	while (poll(&fd, 1, 0) > 0 &&
+	       read(signal_fd, &info, sizeof(info)) == sizeof(info))
+		ending |= info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT;
+	return ending;
+}
+
+static void pause_for(int signal_fd, unsigned int ms)
+{
+	struct pollfd fd = { .fd = signal_fd, .events = POLLIN };
+
+	poll(&fd, 1, ms);
 }
 
 /* Guests' pages are neither in a core file of ours nor for who may trace us. */
@@ -216,15 +239,20 @@ void keep(char **argv)
 
 		status = watch(pid, socket, signal_fd, &again);
 		close(socket);
-		if (WIFEXITED(status) && !(again && !WEXITSTATUS(status)))
+		if (asked_to_end(signal_fd))
+			exit(WIFEXITED(status) ? WEXITSTATUS(status) : 0);
+		/* Its VMM is gone for good, or a mistake: not STATUS_AGAIN. */
+		if (WIFEXITED(status) && !again && WEXITSTATUS(status) <= 1)
 			exit(WEXITSTATUS(status));
-		if (WIFSIGNALED(status))
+		if (WIFSIGNALED(status) && !again)
 			report("killed by signal %d; the next process goes on "
 			       "with its pages",
 			       WTERMSIG(status));
 		pause_ms = again || now_s() - began >= LIVED_S ? PAUSE_MIN
 							       : pause_ms;
-		poll(NULL, 0, pause_ms);
+		pause_for(signal_fd, pause_ms);
+		if (asked_to_end(signal_fd))
+			exit(0);
 		pause_ms = pause_ms * 2 < PAUSE_MAX ? pause_ms * 2 : PAUSE_MAX;
 	}
 }

@@ -19,6 +19,8 @@
 /* The first descriptor that sd_listen_fds(3) tells of. */
 #define LISTEN_FDS_START 3
 
+int fatal_status = 1;
+
 static int keeper_socket = -1;
 static struct kept {
 	char name[KEEPER_NAME_SIZE];
@@ -85,6 +87,8 @@ int keeper_receive(int socket, char *text, unsigned int size, int *fd,
 	if (length <= 0)
 		return 0;
 	text[length] = 0;
+	if (message.msg_flags & MSG_CTRUNC)
+		report("no descriptor is left for the memory of pages");
 	header = CMSG_FIRSTHDR(&message);
 	if (header && header->cmsg_level == SOL_SOCKET &&
 	    header->cmsg_type == SCM_RIGHTS &&
@@ -174,6 +178,8 @@ void keeper_init(void)
 		keeper_socket = notify_socket();
 		take_listen_fds();
 	}
+	if (num_kept)
+		fatal_status = STATUS_AGAIN;
 	unsetenv(KEEP_VARIABLE);
 	unsetenv("NOTIFY_SOCKET");
 	unsetenv("LISTEN_PID");

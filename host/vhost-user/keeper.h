@@ -55,7 +55,7 @@ void keep(char **argv);
 /* The environment's name for the child's end of the socket pair. */
 #define KEEP_VARIABLE "VHOST_USER_TMEM_KEEPER"
 
-/* One message with up to two descriptors (-1: none).  False: nobody is there.
+/* One message, with a descriptor (-1: none).  False: nobody is there.
  */
 bool keeper_send(int socket, const char *text, int fd);
 /*

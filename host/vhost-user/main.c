@@ -155,7 +155,8 @@ static void join(struct vm *vm)
 	report("%s: hangs in a descriptor of its VMM's, and is left behind",
 	       vm->name);
 	remove_sockets();
-	_exit(1);
+	/* Not a mistake of the start: the next process may well do better. */
+	_exit(STATUS_AGAIN);
 }
 
 /* A mistake at the start leaves no socket behind. */

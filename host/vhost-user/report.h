@@ -12,10 +12,17 @@
 #define report(format, ...)                                                    \
 	fprintf(stderr, "vhost-user-tmem: " format "\n", ##__VA_ARGS__)
 
+/*
+ * The process's exit status: 1, a mistake that the same start would make again;
+ * or STATUS_AGAIN while somebody keeps pages for the next process: try again.
+ */
+#define STATUS_AGAIN 3
+extern int fatal_status;
+
 #define fatal(...)                                                             \
 	do {                                                                   \
 		report(__VA_ARGS__);                                           \
-		exit(1);                                                       \
+		exit(fatal_status);                                            \
 	} while (0)
 
 #endif /* VHOST_USER_TMEM_REPORT_H */

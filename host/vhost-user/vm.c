@@ -45,14 +45,9 @@ static bool adopt_tenant(struct vm *vm)
 
 	if (!keeper_kept(vm->name, fd))
 		return false;
-	while ((error = tmem_tenant_adopt(vm->store, vm->name,
-					  &vm->options->limits, fd,
-					  &vm->tenant)) == -ENOMEM) {
-		report("%s: no memory to go on with its pages; tries again",
-		       vm->name);
-		poll(NULL, 0, 1000);
-	}
-	if (error == -EBUSY || error == -ENOSPC || error == -EINVAL)
+	error = tmem_tenant_adopt(vm->store, vm->name, &vm->options->limits, fd,
+				  &vm->tenant);
+	if (error && error != -EUCLEAN && error != -ESTALE)
 		fatal("%s: cannot go on with its pages: %s", vm->name,
 		      error == -EBUSY	 ? "another process has them"
 		      : error == -ENOSPC ? "--reserved does not fit into --size"
@@ -119,6 +114,11 @@ void vm_open(struct vm *vm, const struct options *options,
 		vm->unlink = true;
 	} else if (socket_is_listening(fd)) {
 		vm->listen_fd = fd;
+	} else if (options->keep) {
+		/* The parent would keep it open: no VMM would see its end. */
+		fatal("--keep: --fd=%d is a connection: give a listening "
+		      "socket",
+		      fd);
 	} else {
 		vm->connected_fd = fd;
 	}

@@ -235,7 +235,7 @@ void tmem_tenant_fds(struct tmem_tenant *tenant, int fd[TMEM_TENANT_FDS]);
 
 /*
  * Open a tenant on the memfds of one whose process has ended, at whatever
- * instant.  Its pools are there; persistent ones with each page that a put had
+ * instant, or that was detached.  Its pools are there; persistent ones with each page that a put had
  * accepted and nothing had removed, ephemeral ones are empty.  A page that a put
  * was replacing is the old one, the new one or none.
  *
@@ -243,7 +243,8 @@ void tmem_tenant_fds(struct tmem_tenant *tenant, int fd[TMEM_TENANT_FDS]);
  * @limits, @tenant, and their errors: as for tmem_tenant_open(); more may be
  * held than limits allow, and nothing is lost by that.  -EBUSY: the process is
  * still there (told where there is /proc); -ESTALE: it is a tenant of another
- * name; -EINVAL: not such memfds; -EUCLEAN: damaged, and not to be mended.  Damage of less than that is found and costs
+ * name; -EINVAL: not such memfds; -EMFILE, -ENFILE; -EUCLEAN: damaged, and not to
+ * be mended.  Damage of less than that is found and costs
  * its pages: they are TMEM_PAGE_IO to who gets them.
  *
  * Takes some 100 ns for each page, and the store's other tenants do not wait.

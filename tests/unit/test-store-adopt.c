@@ -4,6 +4,7 @@
  * what was accepted is there, what was removed is not, and what is damaged is
  * an error.  tests/model/model-store-kill.c has processes that are killed.
  */
+#include <dirent.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -195,13 +196,47 @@ static void names_and_cookies_stay(void **state)
 	tmem_tenant_detach(f.tenant);
 	assert_int_equal(tmem_tenant_adopt(f.store, "tes", &limits, fd, &other),
 			 -ESTALE);
-	assert_int_equal(tmem_tenant_adopt(f.store, "test", &limits, fd,
-					   &f.tenant),
-			 0);
+	assert_int_equal(
+		tmem_tenant_adopt(f.store, "test", &limits, fd, &f.tenant), 0);
 	assert_int_equal(tmem_tenant_cookie(f.tenant), 1ull << 63 | 5);
 	assert_int_equal(get(&f, 0, 1, 1, 3), TMEM_PAGE_OK);
 	let_go(fd);
 	fixture_close(&f);
+}
+
+/* Many objects are found as fast as they were: tables grow by no limit then. */
+static void tables_are_as_large_as_before(void **state)
+{
+	const uint32_t objects = 20000;
+	struct tmem_pool *pool;
+	struct fixture f;
+	uint32_t before;
+
+	fixture_open(&f, 64 * MIB, 8 * MIB);
+	pool_open(&f, 0, P);
+	for (uint64_t i = 0; i < objects; i++)
+		assert_int_equal(put(&f, 0, i, 0, SAME), TMEM_PAGE_OK);
+	pool = pool_get(f.tenant, 0);
+	before = pool->buckets;
+	pool_put(pool);
+	assert_true(before >= objects);
+	adopt_again(&f);
+	pool = pool_get(f.tenant, 0);
+	assert_int_equal(pool->buckets, before);
+	pool_put(pool);
+	fixture_close(&f);
+}
+
+static unsigned int open_fds(void)
+{
+	unsigned int fds = 0;
+	DIR *dir = opendir("/proc/self/fd");
+
+	assert_non_null(dir);
+	while (readdir(dir))
+		fds++;
+	closedir(dir);
+	return fds;
 }
 
 /* Where it fails the pages are still there, for who tries again. */
@@ -209,6 +244,7 @@ static void failures_lose_nothing(void **state)
 {
 	int fd[TMEM_TENANT_FDS];
 	long calls, failed = 0;
+	unsigned int fds;
 	struct fixture f;
 
 	fixture_open(&f, 32 * MIB, 8 * MIB);
@@ -217,6 +253,7 @@ static void failures_lose_nothing(void **state)
 		assert_int_equal(put(&f, 0, i % 3, i * i, i), TMEM_PAGE_OK);
 	keep(&f, fd);
 	tmem_tenant_detach(f.tenant);
+	fds = open_fds();
 	for (calls = 1;; calls++) {
 		int error;
 
@@ -232,6 +269,7 @@ static void failures_lose_nothing(void **state)
 			tmem_tenant_detach(f.tenant);
 		else
 			assert_int_equal(error, -ENOMEM);
+		assert_int_equal(open_fds(), fds);
 		failed += error != 0;
 	}
 	assert_true(failed > 50);
@@ -302,6 +340,7 @@ static void what_are_no_tenants_memfds(void **state)
 	assert_int_equal(adopt_fds(&f, ends[0], fd[1]), -EINVAL);
 	assert_int_equal(adopt_fds(&f, fd[0], plain), -EINVAL);
 	assert_int_equal(adopt_fds(&f, fd[1], fd[0]), -EUCLEAN);
+	assert_int_equal(adopt_fds(&f, fd[0], fd[0]), -EINVAL);
 	assert_int_equal(adopt_fds(&f, sealed, fd[1]), -EUCLEAN);
 	assert_int_equal(adopt_fds(&f, fd[0], sealed), -EUCLEAN);
 	close(plain);
@@ -397,6 +436,46 @@ static void impossible_words_are_errors(void **state)
 		let_go(fd);
 		fixture_close(&f);
 	}
+}
+
+/* Words that name memory which is not there: none is taken for them. */
+static void words_without_memory_take_none(void **state)
+{
+	uint8_t id[TMEM_OBJECT_SIZE] = { 1 };
+	struct tmem_object *object;
+	struct tmem_leaf *leaf;
+	struct tmem_pool *pool;
+	int fd[TMEM_TENANT_FDS];
+	struct fixture f;
+	uint64_t before;
+
+	fixture_open(&f, 32 * MIB, 8 * MIB);
+	pool_open(&f, 0, P);
+	for (uint64_t i = 0; i < 512; i++)
+		assert_int_equal(put(&f, 0, 1, i, SAME), TMEM_PAGE_OK);
+	before = stats_of(&f).held_bytes;
+	keep(&f, fd);
+	assert_int_equal(fallocate(fd[1], 0, 0, 1), 0);
+	assert_int_equal(ftruncate(fd[1], 512 * SEGMENT_BYTES), 0);
+	pool = pool_get(f.tenant, 0);
+	object = object_get(pool, id);
+	for (uint64_t i = 0; i < 512; i++) {
+		leaf = leaf_lock(object, i);
+		atomic_store(&leaf->word[i % LEAF_ENTRIES],
+			     handle_chunk(HANDLE_RAW, PAGE, i, 1 << 12));
+		leaf_unlock(object, leaf);
+	}
+	object_put(object);
+	pool_put(pool);
+	tmem_tenant_detach(f.tenant);
+	assert_int_equal(
+		tmem_tenant_adopt(f.store, "test", &limits, fd, &f.tenant), 0);
+	fixture_check(&f);
+	assert_true(stats_of(&f).held_bytes < before + MIB);
+	for (uint64_t i = 0; i < 512; i++)
+		assert_int_equal(get(&f, 0, 1, i, SAME), TMEM_PAGE_IO);
+	let_go(fd);
+	fixture_close(&f);
 }
 
 /* Two words that name one slot: one of them has it. */
@@ -518,10 +597,12 @@ int main(void)
 		cmocka_unit_test(ephemeral_pools_are_empty),
 		cmocka_unit_test(one_process_at_a_time),
 		cmocka_unit_test(names_and_cookies_stay),
+		cmocka_unit_test(tables_are_as_large_as_before),
 		cmocka_unit_test(failures_lose_nothing),
 		cmocka_unit_test(limits_are_for_what_comes),
 		cmocka_unit_test(what_are_no_tenants_memfds),
 		cmocka_unit_test(impossible_words_are_errors),
+		cmocka_unit_test(words_without_memory_take_none),
 		cmocka_unit_test(a_slot_has_one_owner),
 		cmocka_unit_test(damaged_indexes_do_no_harm),
 		cmocka_unit_test(replaced_leaves_go),

@@ -244,6 +244,31 @@ static void sparse_index_may_be_refused(void **state)
 	fixture_close(&f);
 }
 
+/*
+ * Pages that have no slot, far apart, are bounded by the limit for persistent
+ * pages, too; and not by that for ephemeral ones.
+ */
+static void persistent_index_has_its_limit(void **state)
+{
+	struct tmem_limits limits = { .persistent_max = 4 * MIB };
+	uint64_t accepted = 0;
+	struct fixture f;
+
+	fixture_open(&f, 64 * MIB, 0);
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), 0);
+	pool_open(&f, 0, P);
+	for (uint64_t i = 0; i < 40000; i++)
+		accepted += put(&f, 0, 1, i << 12, 0) == TMEM_PAGE_OK;
+	assert_in_range(held(&f), 3 * MIB, 4 * MIB + SLACK);
+	limits.persistent_max = 16 * MIB;
+	limits.ephemeral_max = UINT64_MAX;
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), 0);
+	for (uint64_t i = 0; i < 40000; i++)
+		accepted += put(&f, 0, 2, i << 12, 0) == TMEM_PAGE_OK;
+	assert_in_range(held(&f), 15 * MIB, 16 * MIB + SLACK);
+	fixture_close(&f);
+}
+
 /* The tenant's own ephemeral pages make way for what it is promised. */
 static void ephemeral_makes_way(void **state)
 {
@@ -539,6 +564,7 @@ int main(void)
 		cmocka_unit_test(ephemeral_leaves_others_reservation),
 		cmocka_unit_test(ephemeral_index_leaves_the_reservation),
 		cmocka_unit_test(sparse_index_may_be_refused),
+		cmocka_unit_test(persistent_index_has_its_limit),
 		cmocka_unit_test(ephemeral_makes_way),
 		cmocka_unit_test(ephemeral_of_others_makes_way),
 		cmocka_unit_test(evicted_pages_leave_no_index),

@@ -216,8 +216,9 @@ static void resume(const char *path)
 	unsigned int lost = in_flight();
 
 	counted.gone++;
-	while (!client_resume(&client, path))
-		;
+	for (unsigned int i = 0; !client_resume(&client, path); i++)
+		if (i == 1000)
+			FAULT("nobody comes back");
 	printf("gone %u\n", lost);
 	fflush(stdout);
 }

@@ -14,6 +14,8 @@
 
 #include "sandbox.h"
 
+int fatal_status = 1; /* report.h */
+
 static int wrong;
 
 static void open_must(const char *path, int flags, int want)
