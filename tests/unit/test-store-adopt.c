@@ -130,6 +130,14 @@ static void what_drains_is_nobodys(void **state)
 	pool_open(&f, 0, P);
 	for (uint64_t i = 0; i < 4000; i++)
 		assert_int_equal(put(&f, 0, 1, i, 4 * i + 1), TMEM_PAGE_OK);
+	/* An object of more pages than its flush drains. */
+	pool_open(&f, 1, P);
+	for (uint64_t i = 0; i < TMEM_FLUSH_BATCH + 1000; i++)
+		assert_int_equal(put(&f, 1, 1, i, SAME), TMEM_PAGE_OK);
+	assert_int_equal(run(&f, f.ctx, TMEM_FLUSH_OBJECT, 1, 1, 0, 0, NULL,
+			     NULL, NULL),
+			 0);
+	assert_in_range(stats_of(&f).draining_pages, 900, 1100);
 	assert_int_equal(tmem_pool_destroy(f.tenant, 0), 0);
 	tmem_step(f.store, 1000);
 	adopt_again(&f);

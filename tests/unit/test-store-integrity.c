@@ -85,7 +85,7 @@ static void each_byte_of_a_raw_page_counts(void **state)
 
 static void damage_is_its_owners_alone(void **state)
 {
-	unsigned int failed = 0;
+	unsigned int failed = 0, errors = 0;
 	struct stored s;
 	struct fixture f;
 
@@ -95,9 +95,14 @@ static void damage_is_its_owners_alone(void **state)
 		assert_int_equal(put(&f, 0, i % 3, i, i), TMEM_PAGE_OK);
 	s = stored_open(&f);
 	flip(&s, s.start + 10, 0x10);
-	for (uint64_t i = 0; i < 64; i++)
-		failed += get(&f, 0, i % 3, i, i) != TMEM_PAGE_OK;
+	for (uint64_t i = 0; i < 64; i++) {
+		int status = get(&f, 0, i % 3, i, i);
+
+		failed += status != TMEM_PAGE_OK;
+		errors += status == TMEM_PAGE_IO;
+	}
 	assert_int_equal(failed, 1);
+	assert_int_equal(errors, 1);
 	assert_int_equal(stats_of(&f).io_errors, 1);
 	/* Who has the page still, and puts it anew, has it. */
 	for (uint64_t i = 0; i < 64; i++) {
