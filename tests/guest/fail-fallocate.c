@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* Preloaded into QEMU: of the calls that make a memfd larger, every second fails. */
+/*
+ * Preloaded into QEMU: of the calls that make a memfd larger every second fails, but for
+ * the first, without which there is no store.
+ */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
+
+#define FIRST 8u
 
 static atomic_uint calls;
 
@@ -12,9 +17,11 @@ static atomic_uint calls;
 	int name(int fd, int mode, type offset, type length)            \
 	{                                                               \
 		int (*real)(int, int, type, type);                      \
+		unsigned int call;                                      \
 		*(void **)&real = dlsym(RTLD_NEXT, #name);              \
-		if (!(mode & FALLOC_FL_PUNCH_HOLE) &&                   \
-		    atomic_fetch_add(&calls, 1) % 2) {                  \
+		call = mode & FALLOC_FL_PUNCH_HOLE ?                    \
+			       0 : atomic_fetch_add(&calls, 1);         \
+		if (call >= FIRST && call % 2) {                        \
 			errno = ENOMEM;                                 \
 			return -1;                                      \
 		}                                                       \
