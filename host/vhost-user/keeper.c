@@ -217,7 +217,8 @@ static void tell(const char *what, const char *name, int fd)
 {
 	char text[KEEPER_NAME_SIZE + 32];
 
-	snprintf(text, sizeof(text), "%s=1\nFDNAME=%s", what, name);
+	snprintf(text, sizeof(text), "%s=1\nFDNAME=%.*s", what,
+		 KEEPER_NAME_SIZE - 1, name);
 	if (keeper_socket >= 0 && !keeper_send(keeper_socket, text, fd)) {
 		report("who keeps the memory of pages does not answer: %s",
 		       strerror(errno));
