@@ -138,12 +138,12 @@ static bool slot_adopt(struct arena *arena, uint32_t page_size,
 	segment = handle_segment(handle);
 	index = handle_slot(handle) & 0xfff;
 	if (segment >= arena->num_segments ||
+	    index >= arena->class[class_of(length)].slots ||
 	    !slot_has_memory(arena, handle, length))
 		return false;
 	span = span_adopt(arena, segment, handle_slot(handle) >> 12,
 			  class_of(length), error);
-	if (!span || index >= span->slots ||
-	    atomic_load(&span->slot[index].leaf))
+	if (!span || atomic_load(&span->slot[index].leaf))
 		return false;
 	atomic_store(&span->slot[index].leaf, leaf->self);
 	span->slot[index].entry = entry;
@@ -343,6 +343,8 @@ int adopt(struct tmem_tenant *tenant)
 	if (!error &&
 	    memcmp(cells_root(arena)->name, tenant->name, sizeof(tenant->name)))
 		error = -ESTALE;
+	if (!error && memfd_id(arena->fd) != cells_root(arena)->data_id)
+		error = -EUCLEAN;
 	for (uint32_t id = 0; id < TMEM_MAX_POOLS && !error; id++)
 		error = pool_adopt(tenant, id);
 	if (!error)

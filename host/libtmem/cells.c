@@ -158,11 +158,16 @@ static int block_populate(struct arena *arena, uint32_t number)
 	return 0;
 }
 
-static void block_punch(struct arena *arena, uint32_t number)
+/* Whatever part of it has memory. */
+static void block_punch(const struct cells *cells, uint32_t number)
 {
-	(void)fallocate(arena->cells.fd,
-			FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+	(void)fallocate(cells->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			(uint64_t)number * BLOCK_BYTES, BLOCK_BYTES);
+}
+
+static void block_release(struct arena *arena, uint32_t number)
+{
+	block_punch(&arena->cells, number);
 	atomic_fetch_sub(&arena->index_bytes, BLOCK_BYTES);
 }
 
@@ -176,7 +181,8 @@ static void block_format(struct arena *arena, uint32_t number,
 	struct block_header *header = block_data(&arena->cells, number);
 	unsigned int count = cells_per_block(kind);
 
-	__atomic_store_n(&header->magic, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&header->magic, 0, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_RELEASE);
 	memset((char *)header + CELLS_OFFSET, 0, BLOCK_BYTES - CELLS_OFFSET);
 	__atomic_store_n(&header->magic, BLOCK_MAGIC + kind, __ATOMIC_RELEASE);
 	for (unsigned int i = 0; i + 1 < count; i++) {
@@ -337,7 +343,7 @@ unsigned int cells_punch(struct arena *arena, unsigned int max, bool all)
 		pthread_mutex_unlock(&cells->lock);
 		if (!block)
 			break;
-		block_punch(arena, block->number);
+		block_release(arena, block->number);
 		pthread_mutex_lock(&cells->lock);
 		list_add_tail(&cells->punched, &block->link);
 		pthread_mutex_unlock(&cells->lock);
@@ -359,6 +365,7 @@ static int root_make(struct arena *arena)
 		return -ENOMEM;
 	root = cells_root(arena);
 	root->version = ROOT_VERSION;
+	root->data_id = memfd_id(arena->fd);
 	memcpy(root->name, arena->tenant->name, sizeof(root->name));
 	__atomic_store_n(&root->magic, ROOT_MAGIC, __ATOMIC_RELEASE);
 	return 0;
@@ -497,12 +504,15 @@ int cells_scan(struct arena *arena)
 			return -ENOMEM;
 		if (memory)
 			block->kind = header_kind(block_data(cells, number));
-		if (memory && block->kind == CELL_NONE)
-			block_punch(arena, number);
-		if (block->kind == CELL_NONE)
-			list_add_tail(&cells->punched, &block->link);
-		else
+		if (block->kind != CELL_NONE) {
 			block->used = cells_per_block(block->kind);
+			continue;
+		}
+		if (memory)
+			block_release(arena, number);
+		else
+			block_punch(cells, number);
+		list_add_tail(&cells->punched, &block->link);
 	}
 	return 0;
 }

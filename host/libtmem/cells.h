@@ -105,15 +105,19 @@ struct root {
 	uint64_t version; /* ROOT_VERSION */
 	_Atomic uint64_t pool[TMEM_MAX_POOLS];
 	_Atomic uint64_t cookie; /* tmem_tenant_set_cookie() */
+	uint64_t data_id;	 /* memfd_id() of the other memfd */
 	char name[TMEM_NAME_SIZE];
 };
 #define ROOT_MAGIC 0x7865646e496d656dull
 /* Of everything in both memfds, handles and size classes included. */
-#define ROOT_VERSION 1u
+#define ROOT_VERSION 2u
 
 struct arena;
 
-/* @fd: a memfd to adopt, which becomes its, or -1. */
+/*
+ * @fd: a memfd to adopt, or -1.  It is the cells' from then on, and
+ * cells_destroy() is due also where this fails.
+ */
 int cells_init(struct arena *arena, int fd);
 void cells_destroy(struct arena *arena);
 

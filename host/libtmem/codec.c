@@ -87,9 +87,9 @@ int codec_decode(unsigned int type, const char *stored, uint32_t length,
 		memcpy(page, stored, size);
 		return 0;
 	}
-	return LZ4_decompress_safe(stored, page, length, size) == (int)size ?
-		       0 :
-		       -EIO;
+	return LZ4_decompress_safe(stored, page, length, size) == (int)size
+		       ? 0
+		       : -EIO;
 }
 
 /* ISA-L takes pointers to what it does not change. */

@@ -16,8 +16,8 @@
 #include "internal.h"
 
 #define ALLOWANCE_MAX (16 * MIB)
-#define ALLOWANCE_NS 100000000ull
-#define LOOK_NS 1000000ull
+#define ALLOWANCE_NS  100000000ull
+#define LOOK_NS	      1000000ull
 
 static uint64_t now_ns(void)
 {
@@ -128,9 +128,9 @@ static bool find_mount(bool v2, char *mount, size_t mount_size, char *root,
 		if (!tail ||
 		    sscanf(line, "%*s %*s %*s %255s %255s", from, at) != 2)
 			continue;
-		found = v2 ? !strncmp(tail, " - cgroup2 ", 11) :
-			     !strncmp(tail, " - cgroup ", 10) &&
-				     strstr(tail + 10, "memory");
+		found = v2 ? !strncmp(tail, " - cgroup2 ", 11)
+			   : !strncmp(tail, " - cgroup ", 10) &&
+					strstr(tail + 10, "memory");
 		if (found) {
 			snprintf(mount, mount_size, "%s", at);
 			snprintf(root, root_size, "%s", from);

@@ -3,10 +3,10 @@
  * Objects by their names, and leaves of words.  Lookups couple locks: the inner
  * one is taken before the outer one is let go.
  *
- * What is adopted after a kill at any instant: an object counts from the store
- * of CELL_LIVE on until that of anything else, a leaf likewise while its object
- * does, a page while its word says so.  So cells are filled before they go
- * live, and an object's cell is freed after those of its leaves.
+ * What is adopted after a kill at any instant: an object counts while its state
+ * is CELL_LIVE, a leaf while its own is and its object counts, a page while its
+ * word says so.  So cells are filled before they go live, and an object's cell
+ * is freed after those of its leaves: a new object there would inherit them.
  */
 #include <stdio.h>
 

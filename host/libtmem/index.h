@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * From a key to its word.
- *
- *   index.c  objects by their names, in hash tables; leaves, and what they
- * count radix.c  which leaf has an index cells.h  memory of objects and leaves,
- * which another process can adopt
+ * From a key to its word: index.c has objects by their names, in hash tables,
+ * and leaves with what they count; radix.c says which leaf has an index;
+ * cells.h is the memory of objects and leaves, which another process can adopt.
  *
  * Of an object and a leaf only what is marked so is for who adopts them; the
  * rest is this process's, and made anew.

@@ -33,9 +33,9 @@
 #include "tmem/tmem.h"
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
-#define MIB (1024ull * 1024)
+#define MIN(a, b)     ((a) < (b) ? (a) : (b))
+#define MAX(a, b)     ((a) > (b) ? (a) : (b))
+#define MIB	      (1024ull * 1024)
 
 #include "arena.h"
 #include "cells.h"
@@ -65,7 +65,8 @@ struct tmem_tenant {
 	atomic_uint takers;
 	atomic_uint refused; /* since when puts are refused: pressure */
 	struct arena persistent, ephemeral;
-	int holder; /* keeps others from adopting the former: memfd_hold() */
+	/* Keep others from adopting the former: memfd_hold(). */
+	int holder[TMEM_TENANT_FDS];
 	/* What pools that have ended counted. */
 	struct pool_counters past;
 };
@@ -139,14 +140,15 @@ int store_ask_host(struct tmem_store *store, uint64_t bytes);
 /* What would grow. */
 enum grows {
 	GROWS_PERSISTENT, /* pages; index within its guaranteed share */
-	GROWS_EPHEMERAL, /* pages, which make way for their tenant's promise */
-	GROWS_INDEX, /* of these, which eviction leaves behind */
+	GROWS_EPHEMERAL,  /* pages, which make way for their tenant's promise */
+	GROWS_INDEX,	  /* of these, which eviction leaves behind */
 	GROWS_PERSISTENT_INDEX, /* beyond what the promise covers */
 };
 
 /*
  * May @tenant hold @bytes more?  0, -ENOSPC (a limit), -EBUSY (headroom).
- * Makes room for it, within bounds.  @guaranteed is never -ENOSPC.
+ * Makes room for it, within bounds.  @guaranteed is never -ENOSPC.  Under
+ * quiesce, read, and no other lock.
  */
 int store_may_grow(struct tmem_tenant *tenant, enum grows grows, uint64_t bytes,
 		   bool guaranteed);
@@ -191,7 +193,7 @@ unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max);
 
 /* Pool @id, if the tenant's table has one. */
 int pool_adopt(struct tmem_tenant *tenant, uint32_t id);
-/* The tenant's pools and pages, of the memfds that its persistent arena was made with. */
+/* The tenant's pools and pages, of the memfds of its persistent arena. */
 int adopt(struct tmem_tenant *tenant);
 /* The table of pools in the root of the tenant's persistent index. */
 _Atomic uint64_t *pool_entry(struct tmem_tenant *tenant, uint32_t id);
@@ -202,8 +204,8 @@ _Atomic uint64_t *pool_entry(struct tmem_tenant *tenant, uint32_t id);
 int memfd_make(const char *name);
 /* Is it one that memfd_make() has made? */
 bool memfd_sealed(int fd);
-/* Are they one? */
-bool memfd_same(int a, int b);
+/* No other memfd of the host has the same; 0: it is no file. */
+uint64_t memfd_id(int fd);
 /* Map a part of it, out of core files, locked if the store is; or NULL. */
 void *memfd_map(struct tmem_store *store, int fd, uint64_t offset,
 		uint64_t bytes);
@@ -217,10 +219,10 @@ int memfd_hold(int fd);
 
 struct tmem_ctx {
 	struct tmem_store *store;
-	char *state;  /* LZ4 */
-	char *page;   /* a guest page in one piece */
-	char *stored; /* encoded bytes */
-	uint32_t crc; /* that they had when they were stored */
+	char *state;   /* LZ4 */
+	char *page;    /* a guest page in one piece */
+	char *stored;  /* encoded bytes */
+	uint32_t crc;  /* that they had when they were stored */
 	uint32_t seed; /* of the present op's pages: codec_seed() */
 };
 

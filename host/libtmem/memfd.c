@@ -39,12 +39,12 @@ bool memfd_sealed(int fd)
 	       !(seals & ~(SEALS | F_SEAL_EXEC));
 }
 
-bool memfd_same(int a, int b)
+uint64_t memfd_id(int fd)
 {
-	struct stat of_a, of_b;
+	struct stat of;
 
-	return !fstat(a, &of_a) && !fstat(b, &of_b) &&
-	       of_a.st_dev == of_b.st_dev && of_a.st_ino == of_b.st_ino;
+	/* All memfds of a host are of one file system. */
+	return fstat(fd, &of) ? 0 : of.st_ino;
 }
 
 void *memfd_map(struct tmem_store *store, int fd, uint64_t offset,

@@ -193,7 +193,8 @@ static int claim_index(struct tmem_pool *pool, enum cell_kind kind,
 	return error ? error : cell_alloc(pool->arena, kind, guaranteed, cell);
 }
 
-/* Take a slot and fill it.  Frees the old page first if that is what it takes. */
+/* Take a slot and fill it.  Frees the old page first if that is what it takes.
+ */
 static int store_bytes(struct tmem_pool *pool, struct tmem_object *object,
 		       uint64_t index, const struct encoded *encoded,
 		       bool guaranteed, bool present, struct chunk *chunk)
@@ -227,39 +228,38 @@ static void publish(struct tmem_object *object, struct tmem_leaf *leaf,
 	tmem_handle old = leaf_forget(object, leaf, entry);
 	tmem_handle handle = handle_same(encoded->pattern);
 
-	if (encoded->type != HANDLE_SAME) {
-		/* Release: after the word was emptied. */
-		atomic_store_explicit(leaf_crc(leaf, entry), encoded->crc,
-				      memory_order_release);
-		handle = arena_publish(arena, chunk, encoded->type, leaf,
-				       entry);
-	}
+	/* Release: after the word was emptied. */
+	atomic_store_explicit(leaf_crc(leaf, entry), encoded->crc,
+			      memory_order_release);
+	if (encoded->type != HANDLE_SAME)
+		handle =
+			arena_publish(arena, chunk, encoded->type, leaf, entry);
 	atomic_store_explicit(&leaf->word[entry], handle, memory_order_release);
 	leaf_count(object, leaf, handle, claim->raw);
 	if (handle_has_chunk(old))
 		arena_free(arena, old);
 }
 
-/* The page's leaf, locked.  NULL: no memory.  @spare: a cell for it, or 0. */
-static struct tmem_leaf *leaf_for_put(struct tmem_object *object,
-				      uint64_t index, bool guaranteed,
-				      uint32_t *spare)
+/* The page's leaf, locked.  @spare: a cell for it, or 0. */
+static int leaf_for_put(struct tmem_object *object, uint64_t index,
+			bool guaranteed, uint32_t *spare,
+			struct tmem_leaf **leaf)
 {
-	struct tmem_leaf *leaf;
+	int error = 0;
 
-	while (!(leaf = leaf_make(object, index, spare))) {
+	while (!(*leaf = leaf_make(object, index, spare)) && !error) {
 		enum cell_kind kind;
 		bool present;
 
 		if (*spare)
-			return NULL;
+			return -ENOMEM;
 		/* It was there a moment ago: a flush came in between. */
 		kind = leaf_needs(object, index, 1, &present);
-		if (kind != CELL_NONE &&
-		    cell_alloc(object->pool->arena, kind, guaranteed, spare))
-			return NULL;
+		if (kind != CELL_NONE)
+			error = cell_alloc(object->pool->arena, kind,
+					   guaranteed, spare);
 	}
-	return leaf;
+	return error;
 }
 
 /* @left: pages of the run, this one included. */
@@ -281,15 +281,14 @@ static int put_encoded(struct tmem_object *object, uint64_t index,
 		error = store_bytes(pool, object, index, encoded,
 				    claim.guaranteed, present, &chunk);
 	if (!error) {
-		leaf = leaf_for_put(object, index, claim.guaranteed, &spare);
-		if (leaf) {
+		error = leaf_for_put(object, index, claim.guaranteed, &spare,
+				     &leaf);
+		if (!error) {
 			publish(object, leaf, index % LEAF_ENTRIES, encoded,
 				&chunk, &claim);
 			pthread_mutex_unlock(leaf_stripe(pool, leaf));
-		} else {
-			error = -ENOMEM;
-			if (has_chunk)
-				arena_abort(pool->arena, &chunk);
+		} else if (has_chunk) {
+			arena_abort(pool->arena, &chunk);
 		}
 	}
 	if (spare)
@@ -306,9 +305,9 @@ static void count_refusal(struct tmem_pool *pool, int error)
 {
 	struct pool_counters *count = &pool->count;
 
-	atomic_fetch_add(error == -ENOSPC ? &count->refused_limit :
-			 error == -EBUSY  ? &count->refused_headroom :
-					    &count->refused_memory,
+	atomic_fetch_add(error == -ENOSPC  ? &count->refused_limit
+			 : error == -EBUSY ? &count->refused_headroom
+					   : &count->refused_memory,
 			 1);
 	atomic_store(&pool->tenant->refused, 1);
 }
@@ -330,9 +329,12 @@ static int put_page(struct tmem_ctx *ctx, struct tmem_object *object,
 	else
 		cursor_copy(at, page = ctx->page, size, false);
 	codec_encode(ctx, page, size, &encoded);
-	if (encoded.type != HANDLE_SAME)
-		encoded.crc = codec_checksum(ctx->seed, index, encoded.data,
-					     encoded.length);
+	encoded.crc = encoded.type == HANDLE_SAME
+			      ? codec_checksum(ctx->seed, index,
+					       (const char *)&encoded.pattern,
+					       sizeof(encoded.pattern))
+			      : codec_checksum(ctx->seed, index, encoded.data,
+					       encoded.length);
 	*length = encoded.length;
 	pthread_rwlock_rdlock(&ctx->store->quiesce);
 	error = put_encoded(object, index, left, &encoded);
@@ -355,8 +357,10 @@ static int op_put(struct tmem_ctx *ctx, struct tmem_pool *pool,
 	struct tmem_object *object;
 	int no_object;
 
+	pthread_rwlock_rdlock(&ctx->store->quiesce);
 	no_object = object_get_or_make(pool, op->object, reservation_left(pool),
 				       &object);
+	pthread_rwlock_unlock(&ctx->store->quiesce);
 	cursor_skip(&at, op->skip);
 	for (uint64_t i = 0; i < op->count; i++) {
 		uint32_t length = 0;
@@ -400,9 +404,9 @@ static bool taken_by(struct tmem_pool *pool, tmem_handle handle, uint16_t taker)
 {
 	if (!(handle & HANDLE_TAKEN))
 		return false;
-	return taker == (handle_has_chunk(handle) ?
-				 *arena_taker(pool->arena, handle) :
-				 handle_taker(handle));
+	return taker == (handle_has_chunk(handle)
+				 ? *arena_taker(pool->arena, handle)
+				 : handle_taker(handle));
 }
 
 /*
@@ -424,8 +428,8 @@ static void prefetch_next(struct tmem_pool *pool, struct tmem_leaf *leaf,
 
 /*
  * The stored bytes of a page, copied to ctx->stored.  HANDLE_EMPTY: a miss.
- * @taker: set if not NULL, and others miss from now on.  @more: the next page is
- * wanted, too.
+ * @taker: set if not NULL, and others miss from now on.  @more: the next page
+ * is wanted, too.
  */
 static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 			 struct tmem_object *object, uint64_t index,
@@ -442,13 +446,13 @@ static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 	handle = atomic_load_explicit(word, memory_order_acquire);
 	if (handle & HANDLE_TAKEN)
 		handle = HANDLE_EMPTY;
-	if (handle_has_chunk(handle)) {
-		ctx->crc = atomic_load_explicit(
-			leaf_crc(leaf, index % LEAF_ENTRIES),
-			memory_order_relaxed);
+	if (handle != HANDLE_EMPTY)
+		ctx->crc = atomic_load_explicit(leaf_crc(leaf,
+							 index % LEAF_ENTRIES),
+						memory_order_relaxed);
+	if (handle_has_chunk(handle))
 		memcpy(ctx->stored, arena_data(pool->arena, handle),
 		       handle_length(handle));
-	}
 	if (taker && handle != HANDLE_EMPTY)
 		*taker = take(pool, word, handle);
 	if (more)
@@ -461,8 +465,13 @@ static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 static int decode(struct tmem_ctx *ctx, uint64_t index, tmem_handle handle,
 		  char *page, uint32_t size)
 {
+	uint32_t pattern = handle;
+
 	if (handle_type(handle) == HANDLE_SAME) {
-		codec_fill(page, (uint32_t)handle, size);
+		if (codec_checksum(ctx->seed, index, (const char *)&pattern,
+				   sizeof(pattern)) != ctx->crc)
+			return -EIO;
+		codec_fill(page, pattern, size);
 		return 0;
 	}
 	if (handle_type(handle) == HANDLE_LOST ||
@@ -488,11 +497,11 @@ static int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool,
 		int error;
 
 		result->length = 0;
-		handle = fetch(ctx, pool, object, op->index + i,
-			       op->flags & TMEM_GET_EXCLUSIVE ?
-				       &result->internal :
-				       NULL,
-			       i + 1 < op->count);
+		handle =
+			fetch(ctx, pool, object, op->index + i,
+			      op->flags & TMEM_GET_EXCLUSIVE ? &result->internal
+							     : NULL,
+			      i + 1 < op->count);
 		if (handle == HANDLE_EMPTY) {
 			result->status = TMEM_PAGE_MISS;
 			atomic_fetch_add(&pool->count.misses, 1);
@@ -586,7 +595,8 @@ void tmem_unretire(struct tmem_ctx *ctx, struct tmem_op *op)
 
 /* ------------------------------------------------------------------ flush */
 
-/* Empty the words of a locked leaf within [first, last]; how many there were. */
+/* Empty the words of a locked leaf within [first, last]; how many there were.
+ */
 static unsigned int flush_leaf(struct tmem_object *object,
 			       struct tmem_leaf *leaf, uint64_t first,
 			       uint64_t last)
@@ -703,9 +713,9 @@ static void paranoid_check(struct tmem_store *store)
 int tmem_submit(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
 		struct tmem_op *op)
 {
-	static int (*const verbs[])(struct tmem_ctx *ctx,
-				    struct tmem_pool *pool,
-				    struct tmem_op *op) = {
+	static int (*const verbs[])(struct tmem_ctx * ctx,
+				    struct tmem_pool * pool,
+				    struct tmem_op * op) = {
 		[TMEM_PUT] = op_put,
 		[TMEM_GET] = op_get,
 		[TMEM_FLUSH] = op_flush,

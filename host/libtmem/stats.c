@@ -117,7 +117,8 @@ static int tenant_check(struct tmem_tenant *tenant, char *message, size_t size)
 	if (!error && !tenant->ending &&
 	    (raw[1] != atomic_load(&tenant->persistent_raw) ||
 	     raw[0] != atomic_load(&tenant->ephemeral_raw))) {
-		snprintf(message, size, "tenant: %ju + %ju raw bytes found, %ju + %ju counted",
+		snprintf(message, size,
+			 "tenant: %ju + %ju raw bytes found, %ju + %ju counted",
 			 (uintmax_t)raw[1], (uintmax_t)raw[0],
 			 (uintmax_t)atomic_load(&tenant->persistent_raw),
 			 (uintmax_t)atomic_load(&tenant->ephemeral_raw));

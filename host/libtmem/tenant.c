@@ -12,13 +12,44 @@
 
 static void tenant_forget(struct tmem_tenant *tenant);
 
+static void holders_close(int holder[TMEM_TENANT_FDS])
+{
+	for (unsigned int i = 0; i < TMEM_TENANT_FDS; i++) {
+		if (holder[i] >= 0)
+			close(holder[i]);
+		holder[i] = -1;
+	}
+}
+
+/*
+ * Where there is no /proc, or no locks of that kind, nobody is kept from
+ * adopting what another has: -EBUSY, -EMFILE and -ENFILE are all that it fails
+ * by.
+ */
+static int holders_open(const int fd[TMEM_TENANT_FDS],
+			int holder[TMEM_TENANT_FDS])
+{
+	int error = 0;
+
+	for (unsigned int i = 0; i < TMEM_TENANT_FDS; i++)
+		holder[i] = -1;
+	for (unsigned int i = 0; i < TMEM_TENANT_FDS && !error; i++) {
+		holder[i] = memfd_hold(fd[i]);
+		if (holder[i] == -EBUSY || holder[i] == -EMFILE ||
+		    holder[i] == -ENFILE)
+			error = holder[i];
+	}
+	if (error)
+		holders_close(holder);
+	return error;
+}
+
 /* What is this process's of a tenant that is in no list. */
 static void tenant_free(struct tmem_tenant *tenant)
 {
 	arena_destroy(&tenant->persistent);
 	arena_destroy(&tenant->ephemeral);
-	if (tenant->holder >= 0)
-		close(tenant->holder);
+	holders_close(tenant->holder);
 	pthread_mutex_destroy(&tenant->lock);
 	store_free(tenant->store, tenant);
 }
@@ -36,7 +67,8 @@ static int tenant_new(struct tmem_store *store, const char *name, const int *fd,
 		return -ENOMEM;
 	}
 	tenant->store = store;
-	tenant->holder = -1;
+	for (unsigned int i = 0; i < TMEM_TENANT_FDS; i++)
+		tenant->holder[i] = -1;
 	list_init(&tenant->link);
 	snprintf(tenant->name, sizeof(tenant->name), "%s", name);
 	error = arena_init(&tenant->persistent, tenant, true, fd);
@@ -76,13 +108,15 @@ int tmem_tenant_open(struct tmem_store *store, const char *name,
 		     const struct tmem_limits *limits, struct tmem_tenant **out)
 {
 	struct tmem_tenant *tenant;
+	int fd[TMEM_TENANT_FDS];
 	int error = tenant_new(store, name, NULL, &tenant);
 
 	if (error)
 		return error;
-	/* Where there is no /proc nobody is kept from adopting it. */
-	tenant->holder = memfd_hold(tenant->persistent.cells.fd);
-	error = tenant_add(tenant, limits);
+	tmem_tenant_fds(tenant, fd);
+	error = holders_open(fd, tenant->holder);
+	if (!error)
+		error = tenant_add(tenant, limits);
 	if (error)
 		tenant_free(tenant);
 	else
@@ -108,23 +142,22 @@ int tmem_tenant_adopt(struct tmem_store *store, const char *name,
 		      const int fd[TMEM_TENANT_FDS], struct tmem_tenant **out)
 {
 	struct tmem_tenant *tenant;
-	int own[TMEM_TENANT_FDS], holder, error;
+	int own[TMEM_TENANT_FDS], holder[TMEM_TENANT_FDS], error;
 
 	if (!memfd_sealed(fd[0]) || !memfd_sealed(fd[1]) ||
-	    memfd_same(fd[0], fd[1]))
+	    memfd_id(fd[0]) == memfd_id(fd[1]))
 		return -EINVAL;
-	holder = memfd_hold(fd[0]);
-	if (holder == -EBUSY || holder == -EMFILE || holder == -ENFILE)
-		return holder;
+	error = holders_open(fd, holder);
+	if (error)
+		return error;
 	error = fds_copy(fd, own);
 	if (!error)
 		error = tenant_new(store, name, own, &tenant);
 	if (error) {
-		if (holder >= 0)
-			close(holder);
+		holders_close(holder);
 		return error;
 	}
-	tenant->holder = holder;
+	memcpy(tenant->holder, holder, sizeof(holder));
 	error = adopt(tenant);
 	if (!error)
 		error = tenant_add(tenant, limits);

@@ -27,14 +27,18 @@
  *    put again, or its pool ends.  While a tenant holds fewer than
  *    tmem_limits.persistent_reserved raw bytes a put is refused only when the
  *    host fails (no memory, or the headroom is reached): not because a page
- *    does not compress, and not for another tenant's sake.
+ *    does not compress, and not for another tenant's sake.  (Pages that lie so
+ *    far apart that their index takes more than an eighth of the reservation
+ *    and 1 MiB are not promised: tmem_reservation_cost().)
  * 3. Ephemeral: a page may vanish at any time.  A get may ask for its removal
  *    (TMEM_GET_EXCLUSIVE).
  * 4. After a get that missed, gets miss until the next accepted put.
  * 5. An op on one page takes effect at one instant between submission and
  *    completion.  Pages of a run are independent of one another.
  * 6. Damaged memory of the host is an error to the owner of its page, and nobody
- *    else's.  (What the store knows about pages has no such protection.)
+ *    else's.  That is for the bytes of pages and their checksums.  What leads to
+ *    them, a key's path, has none: damage there may make a persistent page
+ *    missed, never another page's bytes.
  * 7. No lock is held while guest memory or a codec is touched: an op's iovecs
  *    may point to memory that takes long to fault in, that changes while it
  *    is read, or that other ops use, and nobody else waits for it.
@@ -175,8 +179,8 @@ uint64_t tmem_reservation_fit(uint64_t max_bytes);
 /*
  * Do a bounded share of the work that ops left behind: draining destroyed
  * pools, compaction, giving memory back to the host.  @pages: how many pages
- * to visit at most, but for the rest of a span.  Returns how many were visited; 0: nothing is left to do.
- * Ops that find the store short of space help by themselves; whoever owns the
+ * to visit at most, but for the rest of a span.  Returns how many were
+ * visited; 0: nothing is left to do.  Ops that find the store short of space help by themselves; whoever owns the
  * store calls this while it is idle (some 10 ms after ops) until it returns 0.
  */
 unsigned int tmem_step(struct tmem_store *store, unsigned int pages);
@@ -216,7 +220,7 @@ struct tmem_limits {
  * Open a tenant.  @name: for people, copied, cut to TMEM_NAME_SIZE - 1.
  * @limits: copied.  @tenant: set on success; the caller drops it.
  * -ENOSPC: the reservation does not fit into the store beside the others';
- * -EINVAL; -ENOMEM.
+ * -EINVAL; -ENOMEM; -EMFILE, -ENFILE: it takes six descriptors.
  */
 int tmem_tenant_open(struct tmem_store *store, const char *name,
 		     const struct tmem_limits *limits,
@@ -235,19 +239,22 @@ void tmem_tenant_fds(struct tmem_tenant *tenant, int fd[TMEM_TENANT_FDS]);
 
 /*
  * Open a tenant on the memfds of one whose process has ended, at whatever
- * instant, or that was detached.  Its pools are there; persistent ones with each page that a put had
- * accepted and nothing had removed, ephemeral ones are empty.  A page that a put
- * was replacing is the old one, the new one or none.
+ * instant, or that was detached.  Its pools are there; persistent ones with each
+ * page that a put had accepted and nothing had removed, ephemeral ones are
+ * empty.  A page that a put was replacing is the old one, the new one or none.
  *
  * @fd: copied; also where it fails all is in the memfds as it was.  @name,
  * @limits, @tenant, and their errors: as for tmem_tenant_open(); more may be
  * held than limits allow, and nothing is lost by that.  -EBUSY: the process is
  * still there (told where there is /proc); -ESTALE: it is a tenant of another
- * name; -EINVAL: not such memfds; -EMFILE, -ENFILE; -EUCLEAN: damaged, and not to
- * be mended.  Damage of less than that is found and costs
- * its pages: they are TMEM_PAGE_IO to who gets them.
+ * name; -EINVAL: not such memfds; -EMFILE, -ENFILE; -EUCLEAN: they are not of
+ * one tenant, or so damaged that nothing can be told.  Other damage costs the
+ * pages that it concerns: they are TMEM_PAGE_IO to who gets them, or missed where
+ * it is their names that are lost (promise 6).
  *
  * Takes some 100 ns for each page, and the store's other tenants do not wait.
+ * What memory is needed to know the pages again is taken, whatever limits and
+ * headroom say: it is a small part of what the pages have.
  */
 int tmem_tenant_adopt(struct tmem_store *store, const char *name,
 		      const struct tmem_limits *limits,
@@ -513,8 +520,8 @@ unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant);
 
 /*
  * Walk all structures and compare them with one another and with the counters.
- * Ops wait while it runs, but for their guest memory and codec.  0, or -EUCLEAN with one line about the first fault
- * in @message (@size bytes).
+ * Ops wait while it runs, but for their guest memory and codec.  0, or -EUCLEAN
+ * with one line about the first fault in @message (@size bytes).
  */
 int tmem_check(struct tmem_store *store, char *message, size_t size);
 

@@ -361,6 +361,46 @@ static void what_are_no_tenants_memfds(void **state)
 	fixture_close(&f);
 }
 
+/* Index and pages are of one tenant, or the pages of another would be lost. */
+static void memfds_of_two_are_not_mixed(void **state)
+{
+	int dead[TMEM_TENANT_FDS], live[TMEM_TENANT_FDS], error;
+	struct tmem_tenant *tenant;
+	struct fixture f;
+
+	fixture_open(&f, 32 * MIB, 8 * MIB);
+	pool_open(&f, 0, P);
+	assert_int_equal(put(&f, 0, 1, 1, INCOMPRESSIBLE), TMEM_PAGE_OK);
+	keep(&f, dead);
+	tmem_tenant_detach(f.tenant);
+
+	assert_int_equal(tmem_tenant_open(f.store, "test", &limits, &f.tenant),
+			 0);
+	pool_open(&f, 0, P);
+	for (uint64_t i = 0; i < 100; i++)
+		assert_int_equal(put(&f, 0, 1, i, i), TMEM_PAGE_OK);
+	keep(&f, live);
+	assert_int_equal(adopt_fds(&f, dead[0], live[1]), -EBUSY);
+	for (uint64_t i = 0; i < 100; i++)
+		assert_int_equal(get(&f, 0, 1, i, i), TMEM_PAGE_OK);
+	tmem_tenant_detach(f.tenant);
+	assert_int_equal(adopt_fds(&f, dead[0], live[1]), -EUCLEAN);
+	assert_int_equal(adopt_fds(&f, live[0], dead[1]), -EUCLEAN);
+
+	error = tmem_tenant_adopt(f.store, "test", &limits, dead, &tenant);
+	assert_int_equal(error, 0);
+	error = tmem_tenant_adopt(f.store, "test", &limits, live, &f.tenant);
+	assert_int_equal(error, 0);
+	for (uint64_t i = 0; i < 100; i++)
+		assert_int_equal(get(&f, 0, 1, i, i), TMEM_PAGE_OK);
+	tmem_tenant_drop(f.tenant);
+	f.tenant = tenant;
+	assert_int_equal(get(&f, 0, 1, 1, INCOMPRESSIBLE), TMEM_PAGE_OK);
+	let_go(dead);
+	let_go(live);
+	fixture_close(&f);
+}
+
 /* A tenant with a page of each kind in each of some objects. */
 static void open_small(struct fixture *f, int fd[TMEM_TENANT_FDS])
 {
@@ -609,6 +649,7 @@ int main(void)
 		cmocka_unit_test(failures_lose_nothing),
 		cmocka_unit_test(limits_are_for_what_comes),
 		cmocka_unit_test(what_are_no_tenants_memfds),
+		cmocka_unit_test(memfds_of_two_are_not_mixed),
 		cmocka_unit_test(impossible_words_are_errors),
 		cmocka_unit_test(words_without_memory_take_none),
 		cmocka_unit_test(a_slot_has_one_owner),

@@ -10,6 +10,7 @@
 
 #define P TMEM_POOL_PERSISTENT
 /* make_page() makes of the low two bits: */
+#define SAME	       0
 #define COMPRESSIBLE   1
 #define INCOMPRESSIBLE 3
 
@@ -222,11 +223,42 @@ static void a_damaged_ephemeral_page_is_gone(void **state)
 	fixture_close(&f);
 }
 
+/* Its bytes are in the word that says where others' are. */
+static void each_bit_of_a_same_filled_page_counts(void **state)
+{
+	uint8_t id[TMEM_OBJECT_SIZE] = { 1 };
+	struct tmem_object *object;
+	struct tmem_leaf *leaf;
+	struct tmem_pool *pool;
+	struct fixture f;
+
+	fixture_open(&f, 32 * MIB, 8 * MIB);
+	pool_open(&f, 0, P);
+	assert_int_equal(put(&f, 0, 1, 5, SAME), TMEM_PAGE_OK);
+	pool = pool_get(f.tenant, 0);
+	object = object_get(pool, id);
+	leaf = leaf_lock(object, 5);
+	leaf_unlock(object, leaf);
+	for (unsigned int bit = 0; bit < 32; bit++) {
+		atomic_fetch_xor(&leaf->word[5], 1ull << bit);
+		assert_int_equal(get(&f, 0, 1, 5, SAME), TMEM_PAGE_IO);
+		atomic_fetch_xor(&leaf->word[5], 1ull << bit);
+		atomic_fetch_xor(leaf_crc(leaf, 5), 1u << bit);
+		assert_int_equal(get(&f, 0, 1, 5, SAME), TMEM_PAGE_IO);
+		atomic_fetch_xor(leaf_crc(leaf, 5), 1u << bit);
+		assert_int_equal(get(&f, 0, 1, 5, SAME), TMEM_PAGE_OK);
+	}
+	object_put(object);
+	pool_put(pool);
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_byte_of_a_compressed_page_counts),
 		cmocka_unit_test(each_byte_of_a_raw_page_counts),
+		cmocka_unit_test(each_bit_of_a_same_filled_page_counts),
 		cmocka_unit_test(damage_is_its_owners_alone),
 		cmocka_unit_test(pages_of_other_keys_are_damage),
 		cmocka_unit_test(pages_of_other_pools_are_damage),

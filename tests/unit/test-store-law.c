@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "store-fixture.h"
+#include "internal.h"
 
 #define P TMEM_POOL_PERSISTENT
 
@@ -298,6 +299,42 @@ static void op_stays_in_its_pool(void **state)
 	fixture_close(&f);
 }
 
+static unsigned int taken;
+
+/*
+ * tmem_check() must not see an op that makes room, by packing or by giving
+ * memory back, half done: whoever takes memory keeps it out.
+ */
+static void ask_quiesce(void *arg)
+{
+	struct fixture *f = arg;
+
+	assert_int_equal(pthread_rwlock_trywrlock(&f->store->quiesce), EBUSY);
+	f->memory.hook = ask_quiesce;
+	taken++;
+}
+
+static void memory_is_taken_under_quiesce(void **state)
+{
+	struct fixture f;
+
+	fixture_open(&f, 64 * MIB, 8 * MIB);
+	pool_open(&f, 0, P);
+	pool_open(&f, 1, 0);
+	f.memory.hook_arg = &f;
+	f.memory.hook = ask_quiesce;
+	taken = 0;
+	/* Objects alone, leaves alone, pages alone take blocks and spans. */
+	for (uint64_t i = 0; i < 1000; i++) {
+		assert_int_equal(put(&f, i % 2, i, 1ull << i % 60, 0),
+				 TMEM_PAGE_OK);
+		assert_int_equal(put(&f, i % 2, 5, i, 3), TMEM_PAGE_OK);
+	}
+	f.memory.hook = NULL;
+	assert_true(taken > 50);
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -305,6 +342,7 @@ int main(void)
 		cmocka_unit_test(overwrites_do_not_refuse_one_another),
 		cmocka_unit_test(check_while_ops_wait),
 		cmocka_unit_test(op_stays_in_its_pool),
+		cmocka_unit_test(memory_is_taken_under_quiesce),
 	};
 
 	return cmocka_run_group_tests_name("store-law", tests, NULL, NULL);
