@@ -242,7 +242,7 @@ static tmem_handle word_adopt(struct tmem_object *object,
 			      struct tmem_leaf *leaf, unsigned int entry,
 			      int *error)
 {
-	tmem_handle handle = atomic_load(&leaf->word[entry]) & ~HANDLE_TAKEN;
+	tmem_handle handle = atomic_load(&leaf->word[entry]) & ~HANDLE_PRIVATE;
 	struct tmem_pool *pool = object->pool;
 
 	if (handle == HANDLE_EMPTY)

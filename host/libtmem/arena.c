@@ -34,6 +34,7 @@ int arena_init(struct arena *arena, struct tmem_tenant *tenant, bool persistent,
 		list_init(&arena->by_run[i]);
 	list_init(&arena->idle);
 	list_init(&arena->spans);
+	list_init(&arena->settled);
 	arena->fd = fd ? fd[1]
 		       : memfd_make(persistent ? "tmem-persistent"
 					       : "tmem-ephemeral");
@@ -50,17 +51,22 @@ size_t span_bytes(unsigned int slots)
 	return sizeof(struct span) + slots * sizeof(struct slot);
 }
 
-void arena_destroy(struct arena *arena)
+static void spans_free(struct tmem_store *store, struct list *spans)
 {
-	struct tmem_store *store = arena->tenant->store;
-
-	while (!list_empty(&arena->spans)) {
-		struct span *span =
-			container_of(arena->spans.next, struct span, age);
+	while (!list_empty(spans)) {
+		struct span *span = container_of(spans->next, struct span, age);
 
 		list_del(&span->age);
 		store_free(store, span);
 	}
+}
+
+void arena_destroy(struct arena *arena)
+{
+	struct tmem_store *store = arena->tenant->store;
+
+	spans_free(store, &arena->spans);
+	spans_free(store, &arena->settled);
 	for (unsigned int i = 0; i < REGION_MAX && arena->region[i]; i++) {
 		struct region *region = arena->region[i];
 
@@ -229,7 +235,24 @@ int group_make(struct arena *arena, uint32_t first)
 	return 0;
 }
 
-int group_add(struct arena *arena, bool guaranteed)
+/* How far an allocation goes. */
+enum need {
+	NEED_ROOM, /* it fails where there is none */
+	NEED_MAKE_ROOM,
+	NEED_GUARANTEED, /* as is what is within a reservation */
+};
+
+static int may_grow(struct arena *arena, enum grows grows, uint64_t bytes,
+		    enum need need)
+{
+	if (need == NEED_ROOM)
+		return store_has_room(arena->tenant, grows, bytes) ? 0
+								   : -ENOSPC;
+	return store_may_grow(arena->tenant, grows, bytes,
+			      need == NEED_GUARANTEED);
+}
+
+static int group_add(struct arena *arena, enum need need)
 {
 	uint32_t first;
 	int error;
@@ -239,9 +262,8 @@ int group_add(struct arena *arena, bool guaranteed)
 	pthread_mutex_unlock(&arena->lock);
 	if (first >= SEGMENT_MAX)
 		return -ENOSPC;
-	error = store_may_grow(arena->tenant, arena_index_grows(arena),
-			       GROUP_SEGMENTS * sizeof(struct segment),
-			       guaranteed);
+	error = may_grow(arena, arena_index_grows(arena),
+			 GROUP_SEGMENTS * sizeof(struct segment), need);
 	return error ? error : group_make(arena, first);
 }
 
@@ -432,7 +454,7 @@ static uint64_t page_bytes(uint16_t mask)
 }
 
 /* A run of @pages pages. */
-static int run_claim(struct arena *arena, unsigned int pages, bool guaranteed,
+static int run_claim(struct arena *arena, unsigned int pages, enum need need,
 		     struct run *run)
 {
 	struct segment *segment;
@@ -448,7 +470,7 @@ static int run_claim(struct arena *arena, unsigned int pages, bool guaranteed,
 		/* Room that was made for a group may have pages: look again. */
 		if (error)
 			return error;
-		error = group_add(arena, guaranteed);
+		error = group_add(arena, need);
 	}
 	mask = run_mask(run->page, pages);
 	run->number = segment->number;
@@ -470,12 +492,12 @@ static int run_claim(struct arena *arena, unsigned int pages, bool guaranteed,
  * part goes back while the pages are still ours.
  */
 static int run_populate(struct arena *arena, struct run *run,
-			uint64_t descriptor, bool guaranteed)
+			uint64_t descriptor, enum need need)
 {
 	enum grows grows =
 		arena->persistent ? GROWS_PERSISTENT : GROWS_EPHEMERAL;
 	uint64_t bytes = page_bytes(run->missing) + descriptor;
-	int error = store_may_grow(arena->tenant, grows, bytes, guaranteed);
+	int error = may_grow(arena, grows, bytes, need);
 
 	if (error)
 		return error;
@@ -519,17 +541,17 @@ static void run_settle(struct arena *arena, const struct run *run,
 
 /* One more span of a class.  No lock is held. */
 static int span_add(struct arena *arena, unsigned int class_index,
-		    bool guaranteed)
+		    enum need need)
 {
 	struct size_class *class = &arena->class[class_index];
 	struct span *span = NULL;
 	struct run run = { 0 };
 	int error;
 
-	error = run_claim(arena, class->pages, guaranteed, &run);
+	error = run_claim(arena, class->pages, need, &run);
 	if (error)
 		return error;
-	error = run_populate(arena, &run, span_bytes(class->slots), guaranteed);
+	error = run_populate(arena, &run, span_bytes(class->slots), need);
 	if (!error) {
 		span = span_new(arena, class_index, run.number, run.page);
 		if (!span)
@@ -578,6 +600,12 @@ bool slot_take(struct arena *arena, struct size_class *class, uint32_t length,
 	atomic_store(&slot->leaf, SLOT_PENDING);
 	if (span->used == span->slots)
 		span_link(arena, span);
+	if (span->settled) {
+		/* Not any more. */
+		span->settled = false;
+		list_del(&span->age);
+		list_add_tail(&arena->spans, &span->age);
+	}
 	chunk->data = slot_data(arena, span, chunk->index);
 	return true;
 }
@@ -597,8 +625,8 @@ void slot_release(struct arena *arena, struct span *span, unsigned int index)
 		span_link(arena, span);
 }
 
-int arena_alloc(struct arena *arena, uint32_t length, bool guaranteed,
-		struct chunk *chunk)
+static int slot_alloc(struct arena *arena, uint32_t length, enum need need,
+		      struct chunk *chunk)
 {
 	unsigned int index = class_of(length);
 	struct size_class *class = &arena->class[index];
@@ -612,10 +640,23 @@ int arena_alloc(struct arena *arena, uint32_t length, bool guaranteed,
 		pthread_mutex_unlock(&arena->lock);
 		if (taken)
 			return 0;
-		error = span_add(arena, index, guaranteed);
+		error = span_add(arena, index, need);
 		if (error)
 			return error;
 	}
+}
+
+int arena_alloc(struct arena *arena, uint32_t length, bool guaranteed,
+		struct chunk *chunk)
+{
+	return slot_alloc(arena, length,
+			  guaranteed ? NEED_GUARANTEED : NEED_MAKE_ROOM, chunk);
+}
+
+int arena_alloc_if_room(struct arena *arena, uint32_t length,
+			struct chunk *chunk)
+{
+	return slot_alloc(arena, length, NEED_ROOM, chunk);
 }
 
 void arena_abort(struct arena *arena, struct chunk *chunk)
@@ -755,17 +796,22 @@ static int span_check(struct arena *arena, struct span *span, uint16_t *used,
 	return 0;
 }
 
+/* The spans of a list, and what they take, to what was there before. */
+static void spans_add(const struct list *spans, uint64_t *number,
+		      uint64_t *bytes)
+{
+	for (struct list *l = spans->next; l != spans; l = l->next) {
+		*bytes += span_bytes(container_of(l, struct span, age)->slots);
+		++*number;
+	}
+}
+
 int arena_check(struct arena *arena, char *message, size_t size)
 {
 	uint64_t populated = 0, idle = 0, metadata = 0, spans = 0;
 
-	for (struct list *l = arena->spans.next; l != &arena->spans;
-	     l = l->next) {
-		struct span *span = container_of(l, struct span, age);
-
-		metadata += span_bytes(span->slots);
-		spans++;
-	}
+	spans_add(&arena->spans, &spans, &metadata);
+	spans_add(&arena->settled, &spans, &metadata);
 	for (uint32_t n = 0; n < arena->num_segments; n++) {
 		struct segment *segment = segment_of(arena, n);
 		uint16_t used = 0;

@@ -9,6 +9,7 @@
  *   classes.c  sizes of slots
  *   arena.c    segments, spans, slots: taken, published, given back
  *   reclaim.c  compaction, punching, eviction
+ *   recompress.c  zstd for pages that are not used
  */
 #ifndef TMEM_ARENA_H
 #define TMEM_ARENA_H
@@ -62,14 +63,20 @@ struct slot {
 
 struct span {
 	struct list link; /* class->partial, or class->full */
-	struct list age;  /* arena->spans, oldest first */
+	struct list age;  /* arena->spans, oldest first, or ->settled */
 	uint32_t segment;
-	uint16_t class_index;
+	uint8_t class_index;
 	uint8_t page, pages; /* within the segment */
+	/* Being compacted, evicted, recompressed: not to be freed. */
+	uint8_t busy : 6;
+	/* By recompression; nothing in it is left to try: arena->settled. */
+	uint8_t looked : 1, settled : 1;
 	uint16_t slots, used, free_head;
-	uint16_t busy; /* being filled, compacted or evicted: not to be freed */
+	uint16_t due; /* the next look: seconds, modulo 2^16 */
 	struct slot slot[];
 };
+
+#define SPAN_BUSY_MAX 63u
 
 struct segment {
 	struct list link;   /* arena->by_run[longest run of free pages] */
@@ -98,6 +105,7 @@ struct arena {
 	struct list by_run[SEGMENT_PAGES + 1];
 	struct list idle; /* segments with populated pages of no span */
 	struct list spans;
+	struct list settled; /* persistent ones: recompress.c has been there */
 	unsigned int compact_class; /* where compaction goes on */
 	uint64_t idle_pages;	    /* populated and of no span */
 	uint64_t demand;    /* pages that spans took, halved by every punch */
@@ -126,6 +134,12 @@ void arena_destroy(struct arena *arena);
  */
 int arena_alloc(struct arena *arena, uint32_t length, bool guaranteed,
 		struct chunk *chunk);
+/*
+ * The same for what must not make room: in background work, which holds
+ * tenants_lock, as who makes room takes that.
+ */
+int arena_alloc_if_room(struct arena *arena, uint32_t length,
+			struct chunk *chunk);
 void arena_abort(struct arena *arena, struct chunk *chunk);
 /* Publish: the caller holds the leaf's stripe and stores the handle returned.
  */
@@ -162,6 +176,13 @@ unsigned int arena_punch(struct arena *arena, unsigned int max, bool all);
 uint64_t arena_slack(struct arena *arena);
 /* Evict the oldest spans (ephemeral arenas): returns bytes that became idle. */
 uint64_t arena_evict(struct arena *arena, uint64_t bytes);
+/*
+ * The leaf of a slot that is published, with its stripe locked; NULL if there
+ * is none or it is busy.  arena->lock is held: until the last slot of a leaf
+ * was released, which takes it, the leaf and its object stay.
+ */
+struct tmem_leaf *slot_leaf_trylock(struct arena *arena, struct slot *slot,
+				    pthread_mutex_t **stripe);
 
 /* --------------------------------------- arena.c's, for reclaim and adopt */
 
@@ -175,10 +196,9 @@ static inline uint16_t run_mask(unsigned int page, unsigned int pages)
 	return ((1u << pages) - 1) << page;
 }
 /*
- * Descriptors for the next group of segments.  No lock is held.  group_make()
- * asks nobody: the pages are there.
+ * Descriptors for the next group of segments.  No lock is held.  It asks
+ * nobody: the pages are there.
  */
-int group_add(struct arena *arena, bool guaranteed);
 int group_make(struct arena *arena, uint32_t first);
 /* Host memory for pages of a segment, or none.  No lock is held. */
 int segment_populate(struct arena *arena, uint32_t number, uint16_t mask);

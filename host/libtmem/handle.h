@@ -5,8 +5,10 @@
  *
  *   63..61  type
  *   60      taken: an exclusive get returned it and was not retired yet
+ *   59      visited: put or got since recompression looked last
+ *   58      settled: recompression has tried, and will not again
  *   same    47..32 which get that was   31..0 the word that fills the page
- *   chunk   59..40 length   37..16 segment   15..0 page of segment << 12 | slot
+ *   chunk   57..40 length   37..16 segment   15..0 page of segment << 12 | slot
  */
 #ifndef TMEM_HANDLE_H
 #define TMEM_HANDLE_H
@@ -22,7 +24,12 @@ typedef uint64_t tmem_handle;
 #define HANDLE_CHUNK	  2ull /* LZ4 */
 #define HANDLE_RAW	  3ull /* as it was */
 #define HANDLE_LOST	  4ull /* there was a page; its reader gets an error */
+#define HANDLE_ZSTD	  5ull /* recompressed: its checksum, then zstd */
 #define HANDLE_TAKEN	  (1ull << 60)
+#define HANDLE_VISITED	  (1ull << 59)
+#define HANDLE_SETTLED	  (1ull << 58)
+/* What another process does not go on with. */
+#define HANDLE_PRIVATE (HANDLE_TAKEN | HANDLE_VISITED | HANDLE_SETTLED)
 
 #define SEGMENT_BITS                                                           \
 	22 /* 256 GiB of a tenant's persistent or ephemeral pages */
@@ -48,11 +55,12 @@ static inline tmem_handle handle_chunk(unsigned int type, uint32_t length,
 }
 static inline bool handle_has_chunk(tmem_handle h)
 {
-	return handle_type(h) == HANDLE_CHUNK || handle_type(h) == HANDLE_RAW;
+	return handle_type(h) == HANDLE_CHUNK || handle_type(h) == HANDLE_RAW ||
+	       handle_type(h) == HANDLE_ZSTD;
 }
 static inline uint32_t handle_length(tmem_handle h)
 {
-	return handle_has_chunk(h) ? h >> 40 & 0xfffff : 0;
+	return handle_has_chunk(h) ? h >> 40 & 0x3ffff : 0;
 }
 static inline uint32_t handle_segment(tmem_handle h)
 {

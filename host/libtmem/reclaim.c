@@ -15,14 +15,8 @@
 #define IDLE_RESERVE_PAGES 32
 #define IDLE_RESERVE_PART  128
 
-/*
- * The leaf of a slot that is published, with its stripe locked; NULL if there
- * is none or it is busy.  arena->lock is held: until the last slot of a leaf
- * was released, which takes it, the leaf and its object stay.
- */
-static struct tmem_leaf *slot_leaf_trylock(struct arena *arena,
-					   struct slot *slot,
-					   pthread_mutex_t **stripe)
+struct tmem_leaf *slot_leaf_trylock(struct arena *arena, struct slot *slot,
+				    pthread_mutex_t **stripe)
 {
 	uint32_t cell = atomic_load_explicit(&slot->leaf, memory_order_acquire);
 	struct tmem_leaf *leaf;
@@ -60,7 +54,7 @@ static bool slot_move(struct arena *arena, struct span *from, unsigned int i)
 	atomic_store_explicit(&leaf->word[slot->entry],
 			      arena_publish(arena, &to, handle_type(handle),
 					    leaf, slot->entry) |
-				      (handle & HANDLE_TAKEN),
+				      (handle & HANDLE_PRIVATE),
 			      memory_order_release);
 	pthread_mutex_unlock(stripe);
 	slot_release(arena, from, i);
