@@ -42,10 +42,12 @@
 #include "handle.h"
 #include "index.h"
 #include "list.h"
+#include "live.h"
 
 /* ----------------------------------------------------------------- tenant */
 
 struct tmem_tenant {
+	struct live live;
 	struct tmem_store *store;
 	struct list link;
 	char name[TMEM_NAME_SIZE];
@@ -103,6 +105,7 @@ bool headroom_short(struct headroom *headroom, uint64_t store_held);
 /* ------------------------------------------------------------------ store */
 
 struct tmem_store {
+	struct live live;
 	/*
 	 * Outermost but for quiesce: for writing to add or drop a tenant, for
 	 * reading to walk them or to drain a pool.
@@ -218,6 +221,7 @@ int memfd_hold(int fd);
 /* ------------------------------------------------------------------ codec */
 
 struct tmem_ctx {
+	struct live live;
 	struct tmem_store *store;
 	char *state;   /* LZ4 */
 	char *page;    /* a guest page in one piece */

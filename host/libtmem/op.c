@@ -20,17 +20,23 @@
 
 /* -------------------------------------------------------------------- ctx */
 
-void tmem_ctx_destroy(struct tmem_ctx *ctx)
+static void ctx_free(struct tmem_ctx *ctx)
 {
-	struct tmem_store *store;
+	struct tmem_store *store = ctx->store;
 
-	if (!ctx)
-		return;
-	store = ctx->store;
 	if (ctx->page)
 		munmap(ctx->page, 2 * PAGE_SIZE_MAX);
 	store_free(store, ctx->state);
 	store_free(store, ctx);
+}
+
+void tmem_ctx_destroy(struct tmem_ctx *ctx)
+{
+	if (!ctx)
+		return;
+	CHECK_CTX(ctx);
+	live_remove(&ctx->live);
+	ctx_free(ctx);
 }
 
 /*
@@ -50,24 +56,30 @@ static char *ctx_map_pages(void)
 
 int tmem_ctx_create(struct tmem_store *store, struct tmem_ctx **out)
 {
-	struct tmem_ctx *ctx = store_zalloc(store, sizeof(*ctx));
+	struct tmem_ctx *ctx;
 
+	CHECK_STORE(store);
+	if (!out)
+		return -EINVAL;
+	ctx = store_zalloc(store, sizeof(*ctx));
 	if (!ctx)
 		return -ENOMEM;
 	ctx->store = store;
 	ctx->state = store_zalloc(store, codec_state_size());
 	ctx->page = ctx_map_pages();
 	if (!ctx->state || !ctx->page) {
-		tmem_ctx_destroy(ctx);
+		ctx_free(ctx);
 		return -ENOMEM;
 	}
 	ctx->stored = ctx->page + PAGE_SIZE_MAX;
+	live_add(&ctx->live, LIVE_CTX, store);
 	*out = ctx;
 	return 0;
 }
 
 int tmem_ctx_fd(struct tmem_ctx *ctx)
 {
+	CHECK_CTX(ctx);
 	return -1;
 }
 
@@ -545,6 +557,12 @@ static void settle_page(struct tmem_object *object, struct tmem_leaf *leaf,
 		atomic_store(&leaf->word[entry], handle & ~HANDLE_TAKEN);
 }
 
+static bool has_taken(const struct tmem_op *op)
+{
+	return op->verb == TMEM_GET && op->flags & TMEM_GET_EXCLUSIVE &&
+	       op->internal[0];
+}
+
 /* Pages that an exclusive get returned: free them, or give them back. */
 static void settle_taken(struct tmem_ctx *ctx, struct tmem_op *op, bool free)
 {
@@ -552,8 +570,7 @@ static void settle_taken(struct tmem_ctx *ctx, struct tmem_op *op, bool free)
 	struct tmem_object *object;
 	struct tmem_pool *pool;
 
-	if (op->verb != TMEM_GET || !(op->flags & TMEM_GET_EXCLUSIVE) ||
-	    !op->internal[0])
+	if (!has_taken(op))
 		return;
 	pool = pool_get(tenant, op->pool);
 	if (pool && (uintptr_t)pool == op->internal[0]) {
@@ -583,13 +600,25 @@ static void settle_taken(struct tmem_ctx *ctx, struct tmem_op *op, bool free)
 	op->internal[0] = 0;
 }
 
+/* @function settles an op of @ctx's store. */
+static void check_settled(const char *function, const struct tmem_ctx *ctx,
+			  const struct tmem_op *op)
+{
+	live_check(function, LIVE_CTX, ctx, NULL);
+	if (has_taken(op))
+		live_check(function, LIVE_TENANT,
+			   (void *)(uintptr_t)op->internal[1], ctx->store);
+}
+
 void tmem_retire(struct tmem_ctx *ctx, struct tmem_op *op)
 {
+	check_settled(__func__, ctx, op);
 	settle_taken(ctx, op, true);
 }
 
 void tmem_unretire(struct tmem_ctx *ctx, struct tmem_op *op)
 {
+	check_settled(__func__, ctx, op);
 	settle_taken(ctx, op, false);
 }
 
@@ -678,7 +707,8 @@ static int op_check(const struct tmem_op *op, const struct tmem_pool *pool)
 {
 	bool transfer = op->verb == TMEM_PUT || op->verb == TMEM_GET;
 
-	if (op->verb < TMEM_PUT || op->verb > TMEM_FLUSH_OBJECT)
+	if (op->verb < TMEM_PUT || op->verb > TMEM_FLUSH_OBJECT ||
+	    op->pool >= TMEM_MAX_POOLS)
 		return -EINVAL;
 	if (op->flags & ~(op->verb == TMEM_GET ? TMEM_GET_EXCLUSIVE : 0u))
 		return -EINVAL;
@@ -686,7 +716,8 @@ static int op_check(const struct tmem_op *op, const struct tmem_pool *pool)
 		return 0;
 	if (!op->count || op->count - 1 > UINT64_MAX - op->index)
 		return -EINVAL;
-	if (transfer && op->count > TMEM_MAX_RUN)
+	if (transfer &&
+	    (op->count > TMEM_MAX_RUN || !op->page || (op->iovcnt && !op->iov)))
 		return -EINVAL;
 	if (!pool)
 		return 0;
@@ -722,8 +753,12 @@ int tmem_submit(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
 		[TMEM_FLUSH_OBJECT] = op_flush_object,
 	};
 	struct tmem_pool *pool;
-	int error = op_check(op, NULL);
+	int error;
 
+	CHECK_CTX_AND_TENANT(ctx, tenant);
+	if (!op)
+		return -EINVAL;
+	error = op_check(op, NULL);
 	op->done = 0;
 	op->internal[0] = 0;
 	op->internal[1] = (uintptr_t)tenant;
@@ -745,5 +780,6 @@ int tmem_submit(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
 
 unsigned int tmem_poll(struct tmem_ctx *ctx)
 {
+	CHECK_CTX(ctx);
 	return 0;
 }

@@ -41,18 +41,28 @@ static const struct tmem_memory_ops libc_memory = {
 	.fallocate = libc_fallocate,
 };
 
+static bool config_valid(const struct tmem_store_config *config)
+{
+	const struct tmem_memory_ops *memory;
+
+	if (!config || config->size != sizeof(*config) || !config->max_bytes ||
+	    config->flags & ~(TMEM_STORE_LOCK | TMEM_STORE_PARANOID))
+		return false;
+	memory = config->memory;
+	return !memory || (memory->alloc && memory->zalloc && memory->free &&
+			   memory->fallocate);
+}
+
 int tmem_store_create(const struct tmem_store_config *config,
 		      struct tmem_store **out)
 {
-	const struct tmem_memory_ops *memory = config->memory;
+	const struct tmem_memory_ops *memory;
 	struct tmem_store *store;
 	pthread_rwlockattr_t attr;
 
-	if (config->size != sizeof(*config) || !config->max_bytes ||
-	    config->flags & ~(TMEM_STORE_LOCK | TMEM_STORE_PARANOID))
+	if (!config_valid(config) || !out)
 		return -EINVAL;
-	if (!memory)
-		memory = &libc_memory;
+	memory = config->memory ? config->memory : &libc_memory;
 	store = memory->zalloc(config->memory_opaque, sizeof(*store));
 	if (!store)
 		return -ENOMEM;
@@ -75,6 +85,7 @@ int tmem_store_create(const struct tmem_store_config *config,
 	pthread_rwlock_init(&store->tenants_lock, &attr);
 	pthread_rwlockattr_destroy(&attr);
 	headroom_init(&store->headroom, config);
+	live_add(&store->live, LIVE_STORE, store);
 	*out = store;
 	return 0;
 }
@@ -83,6 +94,9 @@ void tmem_store_destroy(struct tmem_store *store)
 {
 	if (!store)
 		return;
+	CHECK_STORE(store);
+	live_check_last(__func__, store);
+	live_remove(&store->live);
 	pthread_mutex_destroy(&store->lock);
 	pthread_mutex_destroy(&store->headroom.lock);
 	pthread_rwlock_destroy(&store->quiesce);
@@ -246,9 +260,11 @@ static unsigned int step_tenants(struct tmem_store *store, unsigned int max)
 
 unsigned int tmem_step(struct tmem_store *store, unsigned int pages)
 {
-	/* Half for what has ended, if there is anything else to do. */
-	unsigned int done = store_drain(store, pages / 2);
+	unsigned int done;
 
+	CHECK_STORE(store);
+	/* Half for what has ended, if there is anything else to do. */
+	done = store_drain(store, pages / 2);
 	if (done < pages)
 		done += step_tenants(store, pages - done);
 	if (done < pages)
@@ -273,6 +289,7 @@ uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)
 	unsigned int pages = MIN(bytes / ARENA_PAGE + 1, UINT32_MAX / 2);
 	unsigned int done = 0;
 
+	CHECK_STORE(store);
 	store_drain(store, pages);
 	done = each_tenant(store, pages, tenant_release);
 	if (done < pages && each_tenant(store, UINT32_MAX / 2, tenant_compact))
