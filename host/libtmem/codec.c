@@ -89,7 +89,11 @@ static uint32_t crc32c(uint32_t crc, const void *data, size_t length)
 
 uint32_t codec_seed(uint32_t pool, const uint8_t id[TMEM_OBJECT_SIZE])
 {
-	return crc32c(pool, id, TMEM_OBJECT_SIZE);
+	/*
+	 * As bytes, not as the value to start from, to which those of the id
+	 * are added: pool 1's object 0 would be pool 0's object 1.
+	 */
+	return crc32c(crc32c(0, &pool, sizeof(pool)), id, TMEM_OBJECT_SIZE);
 }
 
 uint32_t codec_checksum(uint32_t seed, uint64_t index, const char *stored,

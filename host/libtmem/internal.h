@@ -42,10 +42,12 @@
 #include "handle.h"
 #include "index.h"
 #include "list.h"
+#include "live.h"
 
 /* ----------------------------------------------------------------- tenant */
 
 struct tmem_tenant {
+	struct live live;
 	struct tmem_store *store;
 	struct list link;
 	char name[TMEM_NAME_SIZE];
@@ -124,6 +126,7 @@ uint64_t cpu_ns(void);
 /* ------------------------------------------------------------------ store */
 
 struct tmem_store {
+	struct live live;
 	/*
 	 * Outermost but for quiesce: for writing to add or drop a tenant, for
 	 * reading to walk them or to drain a pool.
@@ -243,6 +246,7 @@ int memfd_hold(int fd);
 /* ------------------------------------------------------------------ codec */
 
 struct tmem_ctx {
+	struct live live;
 	struct tmem_store *store;
 	char *state;		 /* LZ4 */
 	char *page;		 /* a guest page in one piece */
@@ -255,6 +259,7 @@ struct tmem_ctx {
 
 int ctx_create(struct tmem_store *store, bool recompresses,
 	       struct tmem_ctx **ctx);
+void ctx_free(struct tmem_ctx *ctx);
 
 struct encoded {
 	unsigned int type; /* HANDLE_SAME, _CHUNK or _RAW */

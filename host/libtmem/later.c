@@ -8,12 +8,14 @@
 int tmem_pool_attach_shared(struct tmem_tenant *tenant, uint32_t pool,
 			    const char *group, bool writer)
 {
+	CHECK_TENANT(tenant);
 	return -ENOTSUP;
 }
 
 int tmem_tier_attach(struct tmem_store *store, const char *path, uint64_t bytes,
 		     struct tmem_tier **tier)
 {
+	CHECK_STORE(store);
 	return -ENOTSUP;
 }
 
@@ -24,22 +26,26 @@ int tmem_tier_detach(struct tmem_tier *tier)
 
 int tmem_track_start(struct tmem_tenant *tenant)
 {
+	CHECK_TENANT(tenant);
 	return -ENOTSUP;
 }
 
 int tmem_track_next(struct tmem_tenant *tenant, struct tmem_key *keys,
 		    unsigned int count)
 {
+	CHECK_TENANT(tenant);
 	return -ENOTSUP;
 }
 
 int tmem_track_pending(struct tmem_tenant *tenant, uint64_t *keys)
 {
+	CHECK_TENANT(tenant);
 	return -ENOTSUP;
 }
 
 int tmem_track_stop(struct tmem_tenant *tenant)
 {
+	CHECK_TENANT(tenant);
 	return -ENOTSUP;
 }
 
@@ -47,16 +53,19 @@ int tmem_export(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
 		const struct tmem_key *key, void *bytes, uint32_t size,
 		uint32_t *length, enum tmem_codec *codec)
 {
+	CHECK_CTX_AND_TENANT(ctx, tenant);
 	return -ENOTSUP;
 }
 
 int tmem_import_reserve(struct tmem_tenant *tenant, uint64_t bytes)
 {
+	CHECK_TENANT(tenant);
 	return -ENOTSUP;
 }
 
 int tmem_import_remote(struct tmem_tenant *tenant, const struct tmem_key *key)
 {
+	CHECK_TENANT(tenant);
 	return -ENOTSUP;
 }
 
@@ -64,6 +73,7 @@ int tmem_import(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
 		const struct tmem_key *key, const void *bytes, uint32_t length,
 		enum tmem_codec codec)
 {
+	CHECK_CTX_AND_TENANT(ctx, tenant);
 	return -ENOTSUP;
 }
 
@@ -71,5 +81,6 @@ int tmem_event_notify(struct tmem_store *store, uint32_t events,
 		      void (*notify)(void *opaque, uint32_t event),
 		      void *opaque)
 {
+	CHECK_STORE(store);
 	return -ENOTSUP;
 }

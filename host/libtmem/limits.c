@@ -314,6 +314,7 @@ int tmem_store_set_max(struct tmem_store *store, uint64_t max_bytes)
 {
 	int error = 0;
 
+	CHECK_STORE(store);
 	pthread_mutex_lock(&store->lock);
 	if (!max_bytes || max_bytes < store_reserved(store, NULL))
 		error = -EINVAL;
@@ -360,10 +361,14 @@ int limits_apply(struct tmem_tenant *tenant, const struct tmem_limits *limits)
 int tmem_tenant_set_limits(struct tmem_tenant *tenant,
 			   const struct tmem_limits *limits)
 {
-	struct tmem_store *store = tenant->store;
+	struct tmem_store *store;
 	bool progress = true;
 	int error;
 
+	CHECK_TENANT(tenant);
+	if (!limits)
+		return -EINVAL;
+	store = tenant->store;
 	pthread_rwlock_rdlock(&store->tenants_lock);
 	pthread_mutex_lock(&store->lock);
 	error = limits_apply(tenant, limits);
@@ -386,8 +391,10 @@ int tmem_tenant_set_limits(struct tmem_tenant *tenant,
 void tmem_tenant_get_limits(struct tmem_tenant *tenant,
 			    struct tmem_limits *limits)
 {
-	struct tmem_store *store = tenant->store;
+	struct tmem_store *store;
 
+	CHECK_TENANT(tenant);
+	store = tenant->store;
 	pthread_mutex_lock(&store->lock);
 	limits->persistent_reserved = tenant->reserved;
 	limits->persistent_max = MIN(tenant->persistent_max, store->max_bytes);
@@ -398,9 +405,12 @@ void tmem_tenant_get_limits(struct tmem_tenant *tenant,
 
 unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant)
 {
-	struct tmem_store *store = tenant->store;
-	uint64_t committed, all, max, held = arena_held(&tenant->persistent);
+	uint64_t committed, all, max, held;
+	struct tmem_store *store;
 
+	CHECK_TENANT(tenant);
+	store = tenant->store;
+	held = arena_held(&tenant->persistent);
 	pthread_mutex_lock(&store->lock);
 	/* Its own reservation is there to be used by it. */
 	committed = store_committed(store, NULL, 0, 0) -

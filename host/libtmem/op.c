@@ -31,7 +31,7 @@ static size_t ctx_bytes(bool recompresses)
 	       (recompresses ? whole_pages(codec_encoder_size()) : 0);
 }
 
-void tmem_ctx_destroy(struct tmem_ctx *ctx)
+void ctx_free(struct tmem_ctx *ctx)
 {
 	struct tmem_store *store;
 
@@ -42,6 +42,15 @@ void tmem_ctx_destroy(struct tmem_ctx *ctx)
 		munmap(ctx->page, ctx_bytes(ctx->recompresses));
 	store_free(store, ctx->state);
 	store_free(store, ctx);
+}
+
+void tmem_ctx_destroy(struct tmem_ctx *ctx)
+{
+	if (!ctx)
+		return;
+	CHECK_CTX(ctx);
+	live_remove(&ctx->live);
+	ctx_free(ctx);
 }
 
 /*
@@ -71,7 +80,7 @@ int ctx_create(struct tmem_store *store, bool recompresses,
 	ctx->state = store_zalloc(store, codec_state_size());
 	ctx->page = ctx_map(ctx_bytes(recompresses));
 	if (!ctx->state || !ctx->page) {
-		tmem_ctx_destroy(ctx);
+		ctx_free(ctx);
 		return -ENOMEM;
 	}
 	ctx->stored = ctx->page + PAGE_SIZE_MAX;
@@ -86,11 +95,20 @@ int ctx_create(struct tmem_store *store, bool recompresses,
 
 int tmem_ctx_create(struct tmem_store *store, struct tmem_ctx **out)
 {
-	return ctx_create(store, false, out);
+	int error;
+
+	CHECK_STORE(store);
+	if (!out)
+		return -EINVAL;
+	error = ctx_create(store, false, out);
+	if (!error)
+		live_add(&(*out)->live, LIVE_CTX, store);
+	return error;
 }
 
 int tmem_ctx_fd(struct tmem_ctx *ctx)
 {
+	CHECK_CTX(ctx);
 	return -1;
 }
 
@@ -573,6 +591,12 @@ static void settle_page(struct tmem_object *object, struct tmem_leaf *leaf,
 		atomic_store(&leaf->word[entry], handle & ~HANDLE_TAKEN);
 }
 
+static bool has_taken(const struct tmem_op *op)
+{
+	return op->verb == TMEM_GET && op->flags & TMEM_GET_EXCLUSIVE &&
+	       op->internal[0];
+}
+
 /* Pages that an exclusive get returned: free them, or give them back. */
 static void settle_taken(struct tmem_ctx *ctx, struct tmem_op *op, bool free)
 {
@@ -580,8 +604,7 @@ static void settle_taken(struct tmem_ctx *ctx, struct tmem_op *op, bool free)
 	struct tmem_object *object;
 	struct tmem_pool *pool;
 
-	if (op->verb != TMEM_GET || !(op->flags & TMEM_GET_EXCLUSIVE) ||
-	    !op->internal[0])
+	if (!has_taken(op))
 		return;
 	pool = pool_get(tenant, op->pool);
 	if (pool && (uintptr_t)pool == op->internal[0]) {
@@ -611,13 +634,25 @@ static void settle_taken(struct tmem_ctx *ctx, struct tmem_op *op, bool free)
 	op->internal[0] = 0;
 }
 
+/* @function settles an op of @ctx's store. */
+static void check_settled(const char *function, const struct tmem_ctx *ctx,
+			  const struct tmem_op *op)
+{
+	live_check(function, LIVE_CTX, ctx, NULL);
+	if (has_taken(op))
+		live_check(function, LIVE_TENANT,
+			   (void *)(uintptr_t)op->internal[1], ctx->store);
+}
+
 void tmem_retire(struct tmem_ctx *ctx, struct tmem_op *op)
 {
+	check_settled(__func__, ctx, op);
 	settle_taken(ctx, op, true);
 }
 
 void tmem_unretire(struct tmem_ctx *ctx, struct tmem_op *op)
 {
+	check_settled(__func__, ctx, op);
 	settle_taken(ctx, op, false);
 }
 
@@ -706,7 +741,8 @@ static int op_check(const struct tmem_op *op, const struct tmem_pool *pool)
 {
 	bool transfer = op->verb == TMEM_PUT || op->verb == TMEM_GET;
 
-	if (op->verb < TMEM_PUT || op->verb > TMEM_FLUSH_OBJECT)
+	if (op->verb < TMEM_PUT || op->verb > TMEM_FLUSH_OBJECT ||
+	    op->pool >= TMEM_MAX_POOLS)
 		return -EINVAL;
 	if (op->flags & ~(op->verb == TMEM_GET ? TMEM_GET_EXCLUSIVE : 0u))
 		return -EINVAL;
@@ -714,7 +750,8 @@ static int op_check(const struct tmem_op *op, const struct tmem_pool *pool)
 		return 0;
 	if (!op->count || op->count - 1 > UINT64_MAX - op->index)
 		return -EINVAL;
-	if (transfer && op->count > TMEM_MAX_RUN)
+	if (transfer &&
+	    (op->count > TMEM_MAX_RUN || !op->page || (op->iovcnt && !op->iov)))
 		return -EINVAL;
 	if (!pool)
 		return 0;
@@ -750,8 +787,12 @@ int tmem_submit(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
 		[TMEM_FLUSH_OBJECT] = op_flush_object,
 	};
 	struct tmem_pool *pool;
-	int error = op_check(op, NULL);
+	int error;
 
+	CHECK_CTX_AND_TENANT(ctx, tenant);
+	if (!op)
+		return -EINVAL;
+	error = op_check(op, NULL);
 	op->done = 0;
 	op->internal[0] = 0;
 	op->internal[1] = (uintptr_t)tenant;
@@ -773,5 +814,6 @@ int tmem_submit(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
 
 unsigned int tmem_poll(struct tmem_ctx *ctx)
 {
+	CHECK_CTX(ctx);
 	return 0;
 }

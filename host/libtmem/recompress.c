@@ -36,7 +36,7 @@ int recompress_init(struct tmem_store *store,
 
 void recompress_destroy(struct tmem_store *store)
 {
-	tmem_ctx_destroy(store->recompress.ctx);
+	ctx_free(store->recompress.ctx);
 	pthread_mutex_destroy(&store->recompress.lock);
 }
 
@@ -330,6 +330,7 @@ int tmem_step_due(struct tmem_store *store)
 	struct recompress *r = &store->recompress;
 	int due = -1, wait = DUE_MIN_MS;
 
+	CHECK_STORE(store);
 	if (!r->percent)
 		return -1;
 	pthread_rwlock_rdlock(&store->tenants_lock);

@@ -62,6 +62,7 @@ static void stats_peak(struct tmem_stats *stats, struct tmem_store *store)
 
 void tmem_tenant_stats(struct tmem_tenant *tenant, struct tmem_stats *stats)
 {
+	CHECK_TENANT(tenant);
 	memset(stats, 0, sizeof(*stats));
 	tenant_stats_add(tenant, stats);
 	stats_peak(stats, tenant->store);
@@ -70,6 +71,7 @@ void tmem_tenant_stats(struct tmem_tenant *tenant, struct tmem_stats *stats)
 
 void tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats)
 {
+	CHECK_STORE(store);
 	memset(stats, 0, sizeof(*stats));
 	pthread_rwlock_rdlock(&store->tenants_lock);
 	for (struct list *l = store->tenants.next; l != &store->tenants;
@@ -87,8 +89,12 @@ void tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats)
 int tmem_pool_stats(struct tmem_tenant *tenant, uint32_t id,
 		    struct tmem_stats *stats)
 {
-	struct tmem_pool *pool = pool_get(tenant, id);
+	struct tmem_pool *pool;
 
+	CHECK_TENANT(tenant);
+	if (id >= TMEM_MAX_POOLS || !stats)
+		return -EINVAL;
+	pool = pool_get(tenant, id);
 	if (!pool)
 		return -ENOENT;
 	memset(stats, 0, sizeof(*stats));
@@ -139,6 +145,9 @@ int tmem_check(struct tmem_store *store, char *message, size_t size)
 {
 	int error = 0;
 
+	CHECK_STORE(store);
+	if (!message && size)
+		return -EINVAL;
 	/*
 	 * Ops, which may drain while they hold quiesce, then steps and drains
 	 * of others, which change structures under tenants_lock alone.  Pools

@@ -42,20 +42,40 @@ static const struct tmem_memory_ops libc_memory = {
 	.fallocate = libc_fallocate,
 };
 
-int tmem_store_create(const struct tmem_store_config *config,
-		      struct tmem_store **out)
+static bool config_valid(const struct tmem_store_config *config)
 {
-	const struct tmem_memory_ops *memory = config->memory;
-	struct tmem_store *store;
-	pthread_rwlockattr_t attr;
+	const struct tmem_memory_ops *memory;
 
-	if (config->size != sizeof(*config) || !config->max_bytes ||
+	if (!config || config->size != sizeof(*config) || !config->max_bytes ||
 	    config->flags & ~(TMEM_STORE_LOCK | TMEM_STORE_PARANOID) ||
 	    config->recompress_percent > 100 ||
 	    config->recompress_after_s > TMEM_MAX_RECOMPRESS_AFTER)
+		return false;
+	memory = config->memory;
+	return !memory || (memory->alloc && memory->zalloc && memory->free &&
+			   memory->fallocate);
+}
+
+static void store_end(struct tmem_store *store)
+{
+	recompress_destroy(store);
+	pthread_mutex_destroy(&store->lock);
+	pthread_mutex_destroy(&store->headroom.lock);
+	pthread_rwlock_destroy(&store->quiesce);
+	pthread_rwlock_destroy(&store->tenants_lock);
+	store_free(store, store);
+}
+
+int tmem_store_create(const struct tmem_store_config *config,
+		      struct tmem_store **out)
+{
+	const struct tmem_memory_ops *memory;
+	struct tmem_store *store;
+	pthread_rwlockattr_t attr;
+
+	if (!config_valid(config) || !out)
 		return -EINVAL;
-	if (!memory)
-		memory = &libc_memory;
+	memory = config->memory ? config->memory : &libc_memory;
 	store = memory->zalloc(config->memory_opaque, sizeof(*store));
 	if (!store)
 		return -ENOMEM;
@@ -79,9 +99,10 @@ int tmem_store_create(const struct tmem_store_config *config,
 	pthread_rwlockattr_destroy(&attr);
 	headroom_init(&store->headroom, config);
 	if (recompress_init(store, config)) {
-		tmem_store_destroy(store);
+		store_end(store);
 		return -ENOMEM;
 	}
+	live_add(&store->live, LIVE_STORE, store);
 	*out = store;
 	return 0;
 }
@@ -90,12 +111,10 @@ void tmem_store_destroy(struct tmem_store *store)
 {
 	if (!store)
 		return;
-	recompress_destroy(store);
-	pthread_mutex_destroy(&store->lock);
-	pthread_mutex_destroy(&store->headroom.lock);
-	pthread_rwlock_destroy(&store->quiesce);
-	pthread_rwlock_destroy(&store->tenants_lock);
-	store_free(store, store);
+	CHECK_STORE(store);
+	live_check_last(__func__, store);
+	live_remove(&store->live);
+	store_end(store);
 }
 
 /* ------------------------------------------------------------- background */
@@ -264,9 +283,11 @@ uint64_t cpu_ns(void)
 unsigned int tmem_step(struct tmem_store *store, unsigned int pages)
 {
 	uint64_t start = cpu_ns();
-	/* Half for what has ended, if there is anything else to do. */
-	unsigned int done = store_drain(store, pages / 2);
+	unsigned int done;
 
+	CHECK_STORE(store);
+	/* Half for what has ended, if there is anything else to do. */
+	done = store_drain(store, pages / 2);
 	if (done < pages)
 		done += step_tenants(store, pages - done);
 	if (done < pages)
@@ -292,6 +313,7 @@ uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)
 	unsigned int pages = MIN(bytes / ARENA_PAGE + 1, UINT32_MAX / 2);
 	unsigned int done = 0;
 
+	CHECK_STORE(store);
 	store_drain(store, pages);
 	done = each_tenant(store, pages, tenant_release);
 	if (done < pages && each_tenant(store, UINT32_MAX / 2, tenant_compact))

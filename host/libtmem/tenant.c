@@ -97,23 +97,35 @@ static int tenant_add(struct tmem_tenant *tenant,
 	pthread_rwlock_wrlock(&store->tenants_lock);
 	pthread_mutex_lock(&store->lock);
 	error = limits_apply(tenant, limits);
-	if (!error)
+	if (!error) {
 		list_add_tail(&store->tenants, &tenant->link);
+		live_add(&tenant->live, LIVE_TENANT, store);
+	}
 	pthread_mutex_unlock(&store->lock);
 	pthread_rwlock_unlock(&store->tenants_lock);
 	return error;
+}
+
+static void tenant_fds(const struct tmem_tenant *tenant,
+		       int fd[TMEM_TENANT_FDS])
+{
+	fd[0] = tenant->persistent.cells.fd;
+	fd[1] = tenant->persistent.fd;
 }
 
 int tmem_tenant_open(struct tmem_store *store, const char *name,
 		     const struct tmem_limits *limits, struct tmem_tenant **out)
 {
 	struct tmem_tenant *tenant;
-	int fd[TMEM_TENANT_FDS];
-	int error = tenant_new(store, name, NULL, &tenant);
+	int fd[TMEM_TENANT_FDS], error;
 
+	CHECK_STORE(store);
+	if (!name || !limits || !out)
+		return -EINVAL;
+	error = tenant_new(store, name, NULL, &tenant);
 	if (error)
 		return error;
-	tmem_tenant_fds(tenant, fd);
+	tenant_fds(tenant, fd);
 	error = holders_open(fd, tenant->holder);
 	if (!error)
 		error = tenant_add(tenant, limits);
@@ -144,8 +156,9 @@ int tmem_tenant_adopt(struct tmem_store *store, const char *name,
 	struct tmem_tenant *tenant;
 	int own[TMEM_TENANT_FDS], holder[TMEM_TENANT_FDS], error;
 
-	if (!memfd_sealed(fd[0]) || !memfd_sealed(fd[1]) ||
-	    memfd_id(fd[0]) == memfd_id(fd[1]))
+	CHECK_STORE(store);
+	if (!name || !limits || !fd || !out || !memfd_sealed(fd[0]) ||
+	    !memfd_sealed(fd[1]) || memfd_id(fd[0]) == memfd_id(fd[1]))
 		return -EINVAL;
 	error = holders_open(fd, holder);
 	if (error)
@@ -172,17 +185,19 @@ int tmem_tenant_adopt(struct tmem_store *store, const char *name,
 
 void tmem_tenant_fds(struct tmem_tenant *tenant, int fd[TMEM_TENANT_FDS])
 {
-	fd[0] = tenant->persistent.cells.fd;
-	fd[1] = tenant->persistent.fd;
+	CHECK_TENANT(tenant);
+	tenant_fds(tenant, fd);
 }
 
 void tmem_tenant_set_cookie(struct tmem_tenant *tenant, uint64_t cookie)
 {
+	CHECK_TENANT(tenant);
 	atomic_store(&cells_root(&tenant->persistent)->cookie, cookie);
 }
 
 uint64_t tmem_tenant_cookie(struct tmem_tenant *tenant)
 {
+	CHECK_TENANT(tenant);
 	return atomic_load(&cells_root(&tenant->persistent)->cookie);
 }
 
@@ -192,6 +207,8 @@ void tmem_tenant_detach(struct tmem_tenant *tenant)
 
 	if (!tenant)
 		return;
+	CHECK_TENANT(tenant);
+	live_remove(&tenant->live);
 	store = tenant->store;
 	/* As long as this takes nobody has a dead pool of its in hand. */
 	pthread_rwlock_wrlock(&store->tenants_lock);
@@ -228,8 +245,10 @@ void tmem_tenant_drop(struct tmem_tenant *tenant)
 
 	if (!tenant)
 		return;
-	store = tenant->store;
+	CHECK_TENANT(tenant);
 	tmem_tenant_reset(tenant);
+	live_remove(&tenant->live);
+	store = tenant->store;
 	while (!drained) {
 		/* Back to the host at once: others want the room. */
 		while (store_drain(store, 4096))
@@ -247,16 +266,19 @@ void tmem_tenant_drop(struct tmem_tenant *tenant)
 
 void tmem_tenant_freeze(struct tmem_tenant *tenant, bool frozen)
 {
+	CHECK_TENANT(tenant);
 	atomic_store(&tenant->frozen, frozen);
 }
 
 bool tmem_tenant_frozen(struct tmem_tenant *tenant)
 {
+	CHECK_TENANT(tenant);
 	return atomic_load(&tenant->frozen);
 }
 
 uint64_t tmem_tenant_persistent_raw(struct tmem_tenant *tenant)
 {
+	CHECK_TENANT(tenant);
 	return atomic_load(&tenant->persistent_raw);
 }
 
@@ -344,7 +366,8 @@ int tmem_pool_create(struct tmem_tenant *tenant, uint32_t id,
 	struct tmem_pool *pool, *fresh;
 	int error;
 
-	if (id >= TMEM_MAX_POOLS || !pool_params_valid(params))
+	CHECK_TENANT(tenant);
+	if (id >= TMEM_MAX_POOLS || !params || !pool_params_valid(params))
 		return -EINVAL;
 	error = pool_new(tenant, id, params, &fresh);
 	if (error)
@@ -453,8 +476,9 @@ int tmem_pool_destroy(struct tmem_tenant *tenant, uint32_t id)
 {
 	int error = -ENOENT;
 
+	CHECK_TENANT(tenant);
 	if (id >= TMEM_MAX_POOLS)
-		return -ENOENT;
+		return -EINVAL;
 	pthread_mutex_lock(&tenant->lock);
 	if (tenant->pool[id]) {
 		pool_end(tenant, id);
@@ -466,6 +490,7 @@ int tmem_pool_destroy(struct tmem_tenant *tenant, uint32_t id)
 
 void tmem_tenant_reset(struct tmem_tenant *tenant)
 {
+	CHECK_TENANT(tenant);
 	pthread_mutex_lock(&tenant->lock);
 	for (uint32_t id = 0; id < TMEM_MAX_POOLS; id++)
 		if (tenant->pool[id])
@@ -476,8 +501,12 @@ void tmem_tenant_reset(struct tmem_tenant *tenant)
 int tmem_pool_query(struct tmem_tenant *tenant, uint32_t id,
 		    struct tmem_pool_params *params)
 {
-	struct tmem_pool *pool = pool_get(tenant, id);
+	struct tmem_pool *pool;
 
+	CHECK_TENANT(tenant);
+	if (id >= TMEM_MAX_POOLS || !params)
+		return -EINVAL;
+	pool = pool_get(tenant, id);
 	if (!pool)
 		return -ENOENT;
 	*params = pool->params;

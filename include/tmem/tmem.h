@@ -49,6 +49,16 @@
  * errno.  All sizes are in bytes.  Unless it says otherwise a function is safe
  * to call from any thread, also for the same object, except that an object must
  * not be used while or after it is destroyed.
+ *
+ * Bad input: a size, a count, a number, a flag that is out of range is -EINVAL,
+ * as is NULL where something is to be read or written, and nothing has
+ * happened.  A handle (store, tenant, ctx) that is none, has ended, or is not of
+ * the store that the other one is of, is a bug of the caller's that no errno
+ * mends.  A debug build of the library (NDEBUG not defined: meson's buildtype
+ * other than release) says which function was called with it, in one line on
+ * stderr, and aborts; and so it does where a store is destroyed that has a tenant
+ * or a ctx.  Other builds do not look.  The address of a handle that has ended
+ * may be that of a new one, which is not told from it.
  */
 #ifndef TMEM_TMEM_H
 #define TMEM_TMEM_H
@@ -345,11 +355,11 @@ int tmem_pool_create(struct tmem_tenant *tenant, uint32_t pool,
  * End a pool.  Its pages are gone and its number is free when this returns,
  * however many there were; their memory, which no longer counts as the
  * tenant's, is freed by tmem_step() and by ops that are short of space.
- * -ENOENT: there is no such pool.
+ * -ENOENT: there is no such pool; -EINVAL.
  */
 int tmem_pool_destroy(struct tmem_tenant *tenant, uint32_t pool);
 
-/* Parameters of a pool.  -ENOENT: there is no such pool. */
+/* Parameters of a pool.  -ENOENT: there is no such pool; -EINVAL. */
 int tmem_pool_query(struct tmem_tenant *tenant, uint32_t pool,
 		    struct tmem_pool_params *params);
 
@@ -455,8 +465,9 @@ int tmem_ctx_fd(struct tmem_ctx *ctx);
  * Run an op.  0: it is complete, see @op->done and @op->page.
  * -EINPROGRESS: it will complete in tmem_poll() of this ctx.
  * Other errors: nothing took effect and the op is complete:
- * -EINVAL: verb, flags, count, index + count, too little iovec, exclusive get
- * of a persistent pool; -ENOENT: no such pool; -EAGAIN: a put while frozen.
+ * -EINVAL: verb, flags, pool's number, count, index + count, page size, no page,
+ * too little iovec, exclusive get of a persistent pool; -ENOENT: no such pool;
+ * -EAGAIN: a put while frozen.
  * @ctx is used by one thread at a time.
  */
 int tmem_submit(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
@@ -528,7 +539,7 @@ void tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats);
 void tmem_tenant_stats(struct tmem_tenant *tenant, struct tmem_stats *stats);
 /*
  * A pool's; held_bytes there leaves out what pools of a tenant share.
- * -ENOENT: there is no such pool.
+ * -ENOENT: there is no such pool; -EINVAL.
  */
 int tmem_pool_stats(struct tmem_tenant *tenant, uint32_t pool,
 		    struct tmem_stats *stats);

@@ -177,12 +177,20 @@ static void pages_of_other_keys_are_damage(void **state)
 	fixture_close(&f);
 }
 
-/* Of pools, too, which have objects of the same names. */
+/*
+ * Of pools, too, which have objects of the same names, or of names near by.
+ */
 static void pages_of_other_pools_are_damage(void **state)
 {
-	uint8_t id[TMEM_OBJECT_SIZE] = { 7 };
+	uint32_t seed[8 * 64];
 
-	assert_int_not_equal(codec_seed(0, id), codec_seed(1, id));
+	for (unsigned int i = 0; i < ARRAY_SIZE(seed); i++) {
+		uint8_t id[TMEM_OBJECT_SIZE] = { i / 8 };
+
+		seed[i] = codec_seed(i % 8, id);
+		for (unsigned int j = 0; j < i; j++)
+			assert_int_not_equal(seed[i], seed[j]);
+	}
 }
 
 /* What an exclusive get could not return is gone all the same. */
