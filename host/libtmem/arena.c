@@ -33,7 +33,8 @@ int arena_init(struct arena *arena, struct tmem_tenant *tenant, bool persistent,
 	for (unsigned int i = 0; i <= SEGMENT_PAGES; i++)
 		list_init(&arena->by_run[i]);
 	list_init(&arena->idle);
-	list_init(&arena->spans);
+	for (unsigned int q = 0; q < QUEUES; q++)
+		list_init(&arena->spans[q]);
 	arena->fd = fd ? fd[1]
 		       : memfd_make(persistent ? "tmem-persistent"
 					       : "tmem-ephemeral");
@@ -50,17 +51,22 @@ size_t span_bytes(unsigned int slots)
 	return sizeof(struct span) + slots * sizeof(struct slot);
 }
 
+static void spans_free(struct arena *arena, struct list *spans)
+{
+	while (!list_empty(spans)) {
+		struct span *span = container_of(spans->next, struct span, age);
+
+		list_del(&span->age);
+		store_free(arena->tenant->store, span);
+	}
+}
+
 void arena_destroy(struct arena *arena)
 {
 	struct tmem_store *store = arena->tenant->store;
 
-	while (!list_empty(&arena->spans)) {
-		struct span *span =
-			container_of(arena->spans.next, struct span, age);
-
-		list_del(&span->age);
-		store_free(store, span);
-	}
+	for (unsigned int q = 0; q < QUEUES; q++)
+		spans_free(arena, &arena->spans[q]);
 	for (unsigned int i = 0; i < REGION_MAX && arena->region[i]; i++) {
 		struct region *region = arena->region[i];
 
@@ -181,6 +187,11 @@ static bool region_mapped(struct arena *arena, unsigned int index)
 	return mapped;
 }
 
+static size_t group_bytes(const struct arena *arena)
+{
+	return GROUP_SEGMENTS * sizeof(struct segment) + ghost_bytes(arena);
+}
+
 static void group_init(struct segment *group, uint32_t first)
 {
 	for (unsigned int i = 0; i < GROUP_SEGMENTS; i++) {
@@ -198,7 +209,7 @@ static void group_init(struct segment *group, uint32_t first)
 int group_make(struct arena *arena, uint32_t first)
 {
 	struct tmem_store *store = arena->tenant->store;
-	size_t bytes = GROUP_SEGMENTS * sizeof(struct segment);
+	size_t bytes = group_bytes(arena);
 	struct segment *group;
 	int error = 0;
 
@@ -240,8 +251,7 @@ int group_add(struct arena *arena, bool guaranteed)
 	if (first >= SEGMENT_MAX)
 		return -ENOSPC;
 	error = store_may_grow(arena->tenant, arena_index_grows(arena),
-			       GROUP_SEGMENTS * sizeof(struct segment),
-			       guaranteed);
+			       group_bytes(arena), guaranteed);
 	return error ? error : group_make(arena, first);
 }
 
@@ -312,9 +322,33 @@ void span_link(struct arena *arena, struct span *span)
 	struct size_class *class = &arena->class[span->class_index];
 
 	list_del(&span->link);
-	list_add_tail(span->used == span->slots ? &class->full
-						: &class->partial,
+	list_add_tail(span->used == span->slots
+			      ? &class->full
+			      : &class->queue[span->queue].partial,
 		      &span->link);
+}
+
+/* What the span's queue has of it, which it leaves or joins. */
+static void span_count(struct arena *arena, struct span *span, int sign)
+{
+	struct class_queue *queue =
+		&arena->class[span->class_index].queue[span->queue];
+
+	queue->spans += sign;
+	queue->used += sign * span->used;
+	arena->queue_pages[span->queue] += sign * span->pages;
+}
+
+void span_enqueue(struct arena *arena, struct span *span, unsigned int queue)
+{
+	if (!list_empty(&span->age)) {
+		span_count(arena, span, -1);
+		list_del(&span->age);
+	}
+	span->queue = queue;
+	span->number = arena->next_number[queue]++;
+	list_add_tail(&arena->spans[queue], &span->age);
+	span_count(arena, span, 1);
 }
 
 /* Pages of an ended or never begun span become free.  arena->lock held. */
@@ -332,9 +366,7 @@ static void run_free(struct arena *arena, uint32_t number, unsigned int page,
 
 void span_end(struct arena *arena, struct span *span)
 {
-	struct size_class *class = &arena->class[span->class_index];
-
-	class->spans--;
+	span_count(arena, span, -1);
 	list_del(&span->link);
 	list_del(&span->age);
 	run_free(arena, span->segment, span->page, span->pages);
@@ -519,7 +551,7 @@ static void run_settle(struct arena *arena, const struct run *run,
 
 /* One more span of a class.  No lock is held. */
 static int span_add(struct arena *arena, unsigned int class_index,
-		    bool guaranteed)
+		    unsigned int queue, bool guaranteed)
 {
 	struct size_class *class = &arena->class[class_index];
 	struct span *span = NULL;
@@ -540,9 +572,8 @@ static int span_add(struct arena *arena, unsigned int class_index,
 	run_settle(arena, &run, span);
 	if (span) {
 		atomic_fetch_add(&arena->span_bytes, span_bytes(class->slots));
-		class->spans++;
-		list_add_tail(&arena->spans, &span->age);
-		list_add_tail(&class->partial, &span->link);
+		span_enqueue(arena, span, queue);
+		span_link(arena, span);
 	}
 	pthread_mutex_unlock(&arena->lock);
 	if (!error)
@@ -558,23 +589,29 @@ char *slot_data(struct arena *arena, struct span *span, unsigned int i)
 	       (size_t)i * arena->class[span->class_index].size;
 }
 
-/* Of the class's first partial span. */
+/* Of the first partial span. */
 bool slot_take(struct arena *arena, struct size_class *class, uint32_t length,
 	       struct chunk *chunk)
 {
+	struct class_queue *queue = &class->queue[chunk->queue];
 	struct span *span;
 	struct slot *slot;
 
-	if (list_empty(&class->partial))
+	if (list_empty(&queue->partial))
 		return false;
-	span = container_of(class->partial.next, struct span, link);
+	span = container_of(queue->partial.next, struct span, link);
 	chunk->span = span;
 	chunk->index = span->free_head;
 	slot = &span->slot[chunk->index];
 	span->free_head = slot->entry;
 	span->used++;
-	class->used++;
+	queue->used++;
 	chunk->length = length;
+	chunk->age = arena->persistent		  ? 0
+		     : chunk->queue == QUEUE_MAIN ? HANDLE_MAIN
+						  : 0;
+	if (!arena->persistent && span_old(arena, span))
+		chunk->age |= HANDLE_YOUNG;
 	atomic_store(&slot->leaf, SLOT_PENDING);
 	if (span->used == span->slots)
 		span_link(arena, span);
@@ -590,8 +627,10 @@ void slot_release(struct arena *arena, struct span *span, unsigned int index)
 	slot->entry = span->used == span->slots ? SLOT_END : span->free_head;
 	span->free_head = index;
 	span->used--;
-	arena->class[span->class_index].used--;
-	if (!span->used && !span->busy)
+	arena->class[span->class_index].queue[span->queue].used--;
+	if (span->busy)
+		return; /* its holder links or ends it */
+	if (!span->used)
 		span_end(arena, span);
 	else if (span->used + 1 == span->slots)
 		span_link(arena, span);
@@ -603,6 +642,8 @@ int arena_alloc(struct arena *arena, uint32_t length, bool guaranteed,
 	unsigned int index = class_of(length);
 	struct size_class *class = &arena->class[index];
 
+	if (arena->persistent)
+		chunk->queue = QUEUE_SMALL;
 	for (;;) {
 		bool taken;
 		int error;
@@ -612,7 +653,7 @@ int arena_alloc(struct arena *arena, uint32_t length, bool guaranteed,
 		pthread_mutex_unlock(&arena->lock);
 		if (taken)
 			return 0;
-		error = span_add(arena, index, guaranteed);
+		error = span_add(arena, index, chunk->queue, guaranteed);
 		if (error)
 			return error;
 	}
@@ -639,7 +680,8 @@ tmem_handle arena_publish(struct arena *arena, struct chunk *chunk,
 	slot->entry = entry;
 	atomic_store_explicit(&slot->leaf, leaf->self, memory_order_release);
 	return handle_chunk(type, chunk->length, span->segment,
-			    (uint32_t)span->page << 12 | chunk->index);
+			    (uint32_t)span->page << 12 | chunk->index) |
+	       chunk->age;
 }
 
 static struct span *handle_span(struct arena *arena, tmem_handle handle)
@@ -738,6 +780,8 @@ static int span_check(struct arena *arena, struct span *span, uint16_t *used,
 		    handle_slot(handle) != ((uint32_t)span->page << 12 | i) ||
 		    class_of(handle_length(handle)) != span->class_index)
 			return FAULT("slot's leaf does not name the slot");
+		if (arena->persistent && handle & HANDLE_AGE)
+			return FAULT("a persistent page with an age");
 	}
 	for (unsigned int i = span->free_head;
 	     span->used < span->slots && i != SLOT_END && free < span->slots;
@@ -759,13 +803,9 @@ int arena_check(struct arena *arena, char *message, size_t size)
 {
 	uint64_t populated = 0, idle = 0, metadata = 0, spans = 0;
 
-	for (struct list *l = arena->spans.next; l != &arena->spans;
-	     l = l->next) {
-		struct span *span = container_of(l, struct span, age);
-
-		metadata += span_bytes(span->slots);
-		spans++;
-	}
+	for (unsigned int q = 0; q < QUEUES; q++)
+		if (queue_check(arena, q, &spans, &metadata, message, size))
+			return -EUCLEAN;
 	for (uint32_t n = 0; n < arena->num_segments; n++) {
 		struct segment *segment = segment_of(arena, n);
 		uint16_t used = 0;

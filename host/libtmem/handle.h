@@ -5,8 +5,9 @@
  *
  *   63..61  type
  *   60      taken: an exclusive get returned it and was not retired yet
+ *   59..57  age, of ephemeral chunks alone: evict.c
  *   same    47..32 which get that was   31..0 the word that fills the page
- *   chunk   59..40 length   37..16 segment   15..0 page of segment << 12 | slot
+ *   chunk   56..40 length   37..16 segment   15..0 page of segment << 12 | slot
  */
 #ifndef TMEM_HANDLE_H
 #define TMEM_HANDLE_H
@@ -23,6 +24,10 @@ typedef uint64_t tmem_handle;
 #define HANDLE_RAW	  3ull /* as it was */
 #define HANDLE_LOST	  4ull /* there was a page; its reader gets an error */
 #define HANDLE_TAKEN	  (1ull << 60)
+#define HANDLE_VISITED	  (1ull << 59) /* got since its span came last */
+#define HANDLE_YOUNG	  (1ull << 58) /* came late, to an old span's hole */
+#define HANDLE_MAIN	  (1ull << 57) /* went to QUEUE_MAIN */
+#define HANDLE_AGE	  (HANDLE_VISITED | HANDLE_YOUNG | HANDLE_MAIN)
 
 #define SEGMENT_BITS                                                           \
 	22 /* 256 GiB of a tenant's persistent or ephemeral pages */
@@ -52,7 +57,7 @@ static inline bool handle_has_chunk(tmem_handle h)
 }
 static inline uint32_t handle_length(tmem_handle h)
 {
-	return handle_has_chunk(h) ? h >> 40 & 0xfffff : 0;
+	return handle_has_chunk(h) ? h >> 40 & 0x1ffff : 0;
 }
 static inline uint32_t handle_segment(tmem_handle h)
 {

@@ -249,12 +249,12 @@ static int leaf_for_put(struct tmem_object *object, uint64_t index,
 
 	while (!(*leaf = leaf_make(object, index, spare)) && !error) {
 		enum cell_kind kind;
-		bool present;
+		tmem_handle old;
 
 		if (*spare)
 			return -ENOMEM;
 		/* It was there a moment ago: a flush came in between. */
-		kind = leaf_needs(object, index, 1, &present);
+		kind = leaf_needs(object, index, 1, &old);
 		if (kind != CELL_NONE)
 			error = cell_alloc(object->pool->arena, kind,
 					   guaranteed, spare);
@@ -267,9 +267,10 @@ static int put_encoded(struct tmem_object *object, uint64_t index,
 		       uint64_t left, const struct encoded *encoded)
 {
 	struct tmem_pool *pool = object->pool;
-	bool present, has_chunk = encoded->type != HANDLE_SAME;
-	enum cell_kind kind = leaf_needs(object, index, left, &present);
-	struct claim claim = claim_raw(pool, present);
+	bool has_chunk = encoded->type != HANDLE_SAME;
+	tmem_handle old;
+	enum cell_kind kind = leaf_needs(object, index, left, &old);
+	struct claim claim = claim_raw(pool, old != HANDLE_EMPTY);
 	struct tmem_leaf *leaf = NULL;
 	struct chunk chunk = { 0 };
 	uint32_t spare = 0;
@@ -277,9 +278,12 @@ static int put_encoded(struct tmem_object *object, uint64_t index,
 
 	if (kind != CELL_NONE)
 		error = claim_index(pool, kind, claim.guaranteed, &spare);
-	if (!error && has_chunk)
+	if (!error && has_chunk) {
+		chunk.queue = evict_queue(object, index, old);
 		error = store_bytes(pool, object, index, encoded,
-				    claim.guaranteed, present, &chunk);
+				    claim.guaranteed, old != HANDLE_EMPTY,
+				    &chunk);
+	}
 	if (!error) {
 		error = leaf_for_put(object, index, claim.guaranteed, &spare,
 				     &leaf);
@@ -455,6 +459,10 @@ static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 		       handle_length(handle));
 	if (taker && handle != HANDLE_EMPTY)
 		*taker = take(pool, word, handle);
+	else if (handle_has_chunk(handle) && !(handle & HANDLE_VISITED) &&
+		 !pool->arena->persistent)
+		atomic_store_explicit(word, handle | HANDLE_VISITED,
+				      memory_order_relaxed);
 	if (more)
 		prefetch_next(pool, leaf, index);
 	pthread_mutex_unlock(leaf_stripe(pool, leaf));
@@ -539,10 +547,14 @@ static void settle_page(struct tmem_object *object, struct tmem_leaf *leaf,
 
 	if (!taken_by(object->pool, handle, taker))
 		return;
-	if (free)
+	if (free) {
+		if (handle_has_chunk(handle))
+			evict_note_taken(object,
+					 leaf->number << LEAF_SHIFT | entry);
 		leaf_remove(object, leaf, entry);
-	else
+	} else {
 		atomic_store(&leaf->word[entry], handle & ~HANDLE_TAKEN);
+	}
 }
 
 /* Pages that an exclusive get returned: free them, or give them back. */
