@@ -323,6 +323,7 @@ static void persistent_pages_have_no_age(void **state)
 		assert_int_equal(put(&f, 0, 1, i, 4 * i + 3), TMEM_PAGE_OK);
 		assert_int_equal(get(&f, 0, 1, i, 4 * i + 3), TMEM_PAGE_OK);
 		assert_int_equal(put(&f, 0, 1, i, 4 * i + 2), TMEM_PAGE_OK);
+		assert_int_equal(get(&f, 0, 1, i, 4 * i + 2), TMEM_PAGE_OK);
 	}
 	arena = &f.tenant->persistent;
 	assert_true(list_empty(&arena->spans[QUEUE_MAIN]));
