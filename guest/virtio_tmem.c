@@ -373,7 +373,9 @@ static int tmem_queue_add(struct tmem_queue *q, struct tmem_request *req)
 	if (req->op == VIRTIO_TMEM_OP_GET)
 		sgs[out + in++] = req->sg;
 
-	rc = virtqueue_add_sgs(q->vq, sgs, out, in, req, GFP_ATOMIC);
+	/* Without memory for indirect descriptors direct ones are used. */
+	rc = virtqueue_add_sgs(q->vq, sgs, out, in, req,
+			       GFP_ATOMIC | __GFP_NOWARN);
 	/* Packed rings also say -EIO where they could not map for DMA. */
 	if (rc == -EIO && !virtqueue_is_broken(q->vq))
 		rc = -ENOMEM;

@@ -39,6 +39,8 @@ struct TmemStore {
     bool has_reserved;
     uint64_t cgroup_headroom;
     uint64_t host_headroom;
+    uint32_t recompress;
+    uint32_t recompress_after;
     bool lock;
     bool paranoid;
 
@@ -193,6 +195,8 @@ static bool tmem_store_open(TmemStore *s, Error **errp)
         .cgroup_headroom = s->cgroup_headroom,
         .host_headroom = s->host_headroom,
         .process_bytes = current_machine->ram_size,
+        .recompress_percent = s->recompress,
+        .recompress_after_s = s->recompress_after,
     };
     int ret = tmem_store_create(&config, &s->store);
 
@@ -422,6 +426,45 @@ static bool tmem_store_changeable(TmemStore *s, const char *name, Error **errp)
     return !s->complete;
 }
 
+static uint32_t *tmem_store_recompress_field(TmemStore *s, const char *name)
+{
+    return g_str_equal(name, TMEM_STORE_RECOMPRESS_PROP) ?
+        &s->recompress : &s->recompress_after;
+}
+
+static void tmem_store_get_recompress(Object *obj, Visitor *v,
+                                      const char *name, void *opaque,
+                                      Error **errp)
+{
+    visit_type_uint32(v, name,
+                      tmem_store_recompress_field(TMEM_STORE(obj), name),
+                      errp);
+}
+
+static void tmem_store_set_recompress(Object *obj, Visitor *v,
+                                      const char *name, void *opaque,
+                                      Error **errp)
+{
+    TmemStore *s = TMEM_STORE(obj);
+    uint32_t *field = tmem_store_recompress_field(s, name);
+    bool percent = field == &s->recompress;
+    uint32_t min = percent ? 0 : 1;
+    uint32_t max = percent ? 100 : TMEM_MAX_RECOMPRESS_AFTER;
+    uint32_t value;
+
+    if (!tmem_store_changeable(s, name, errp) ||
+        !visit_type_uint32(v, name, &value, errp)) {
+        return;
+    }
+    if (value < min || value > max) {
+        error_setg(errp, "tmem-store '%s': %s=%" PRIu32 ": must be %" PRIu32
+                   " to %" PRIu32 " %s", tmem_store_id(s), name, value, min,
+                   max, percent ? "percent" : "seconds");
+        return;
+    }
+    *field = value;
+}
+
 static bool tmem_store_get_lock(Object *obj, Error **errp)
 {
     return TMEM_STORE(obj)->lock;
@@ -481,6 +524,7 @@ bool tmem_stats_visit(Visitor *v, const char *name,
         { "stored-bytes", stats->stored_bytes },
         { "same-filled-pages", stats->same_filled_pages },
         { "raw-pages", stats->raw_pages },
+        { "recompressed-pages", stats->recompressed_pages },
         { "held-bytes", stats->held_bytes },
         { "held-peak-bytes", stats->held_peak_bytes },
         { "draining-pages", stats->draining_pages },
@@ -569,6 +613,16 @@ static void tmem_store_class_init(ObjectClass *oc, void *data)
         object_class_property_set_description(oc, sizes[i].name,
                                               sizes[i].description);
     }
+    object_class_property_add(oc, TMEM_STORE_RECOMPRESS_PROP, "uint32",
+                              tmem_store_get_recompress,
+                              tmem_store_set_recompress, NULL, NULL);
+    object_class_property_set_description(oc, TMEM_STORE_RECOMPRESS_PROP,
+        "Percent of a CPU for compressing unused pages better");
+    object_class_property_add(oc, TMEM_STORE_RECOMPRESS_AFTER_PROP, "uint32",
+                              tmem_store_get_recompress,
+                              tmem_store_set_recompress, NULL, NULL);
+    object_class_property_set_description(oc, TMEM_STORE_RECOMPRESS_AFTER_PROP,
+        "Seconds after which a page is unused");
     object_class_property_add_bool(oc, TMEM_STORE_LOCK_PROP,
                                    tmem_store_get_lock, tmem_store_set_lock);
     object_class_property_set_description(oc, TMEM_STORE_LOCK_PROP,

@@ -43,12 +43,16 @@
 
 /* ---------------------------------------------------------- housekeeping */
 
+static void virtio_tmem_step_in(VirtIOTMEM *s, int64_t ms)
+{
+    timer_mod(s->step_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ms);
+}
+
 void virtio_tmem_arm_step(VirtIOTMEM *s)
 {
     if (!qatomic_read(&s->step_armed)) {
         qatomic_set(&s->step_armed, true);
-        timer_mod(s->step_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
-                                 VIRTIO_TMEM_STEP_MS);
+        virtio_tmem_step_in(s, VIRTIO_TMEM_STEP_MS);
     }
 }
 
@@ -56,14 +60,22 @@ void virtio_tmem_arm_step(VirtIOTMEM *s)
 static void virtio_tmem_step(void *opaque)
 {
     VirtIOTMEM *s = opaque;
+    struct tmem_store *store = tmem_store_get(s->store);
     unsigned pages;
+    int due;
 
     qatomic_set(&s->step_armed, false);
-    pages = tmem_step(tmem_store_get(s->store), VIRTIO_TMEM_STEP_PAGES);
+    pages = tmem_step(store, VIRTIO_TMEM_STEP_PAGES);
     if (pages) {
         qatomic_set(&s->step_armed, true);
-        timer_mod(s->step_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
-                  (pages < VIRTIO_TMEM_STEP_PAGES ? VIRTIO_TMEM_STEP_MS : 0));
+        virtio_tmem_step_in(s, pages < VIRTIO_TMEM_STEP_PAGES ?
+                            VIRTIO_TMEM_STEP_MS : 0);
+    } else {
+        /* Not armed: requests may set it for an earlier time */
+        due = tmem_step_due(store);
+        if (due >= 0) {
+            virtio_tmem_step_in(s, due);
+        }
     }
     qemu_bh_schedule(s->update_bh);
 }

@@ -76,6 +76,11 @@ uint64_t tmem_reservation_fit(uint64_t max_bytes)
 	return max_bytes;
 }
 
+int tmem_step_due(struct tmem_store *store)
+{
+	return -1;
+}
+
 unsigned int tmem_step(struct tmem_store *store, unsigned int pages)
 {
 	return 0;

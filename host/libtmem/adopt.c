@@ -131,7 +131,7 @@ static bool slot_adopt(struct arena *arena, uint32_t page_size,
 	uint32_t length = handle_length(handle), segment, index;
 	struct span *span;
 
-	if (handle & HANDLE_AGE)
+	if (handle & HANDLE_MAIN)
 		return false;
 	if (handle_type(handle) == HANDLE_RAW ? length != page_size
 					      : !length || length >= page_size)
@@ -244,7 +244,7 @@ static tmem_handle word_adopt(struct tmem_object *object,
 			      struct tmem_leaf *leaf, unsigned int entry,
 			      int *error)
 {
-	tmem_handle handle = atomic_load(&leaf->word[entry]) & ~HANDLE_TAKEN;
+	tmem_handle handle = atomic_load(&leaf->word[entry]) & ~HANDLE_PRIVATE;
 	struct tmem_pool *pool = object->pool;
 
 	if (handle == HANDLE_EMPTY)

@@ -35,6 +35,7 @@ int arena_init(struct arena *arena, struct tmem_tenant *tenant, bool persistent,
 	list_init(&arena->idle);
 	for (unsigned int q = 0; q < QUEUES; q++)
 		list_init(&arena->spans[q]);
+	list_init(&arena->settled);
 	arena->fd = fd ? fd[1]
 		       : memfd_make(persistent ? "tmem-persistent"
 					       : "tmem-ephemeral");
@@ -51,13 +52,13 @@ size_t span_bytes(unsigned int slots)
 	return sizeof(struct span) + slots * sizeof(struct slot);
 }
 
-static void spans_free(struct arena *arena, struct list *spans)
+static void spans_free(struct tmem_store *store, struct list *spans)
 {
 	while (!list_empty(spans)) {
 		struct span *span = container_of(spans->next, struct span, age);
 
 		list_del(&span->age);
-		store_free(arena->tenant->store, span);
+		store_free(store, span);
 	}
 }
 
@@ -66,7 +67,8 @@ void arena_destroy(struct arena *arena)
 	struct tmem_store *store = arena->tenant->store;
 
 	for (unsigned int q = 0; q < QUEUES; q++)
-		spans_free(arena, &arena->spans[q]);
+		spans_free(store, &arena->spans[q]);
+	spans_free(store, &arena->settled);
 	for (unsigned int i = 0; i < REGION_MAX && arena->region[i]; i++) {
 		struct region *region = arena->region[i];
 
@@ -240,7 +242,24 @@ int group_make(struct arena *arena, uint32_t first)
 	return 0;
 }
 
-int group_add(struct arena *arena, bool guaranteed)
+/* How far an allocation goes. */
+enum need {
+	NEED_ROOM, /* it fails where there is none */
+	NEED_MAKE_ROOM,
+	NEED_GUARANTEED, /* as is what is within a reservation */
+};
+
+static int may_grow(struct arena *arena, enum grows grows, uint64_t bytes,
+		    enum need need)
+{
+	if (need == NEED_ROOM)
+		return store_has_room(arena->tenant, grows, bytes) ? 0
+								   : -ENOSPC;
+	return store_may_grow(arena->tenant, grows, bytes,
+			      need == NEED_GUARANTEED);
+}
+
+static int group_add(struct arena *arena, enum need need)
 {
 	uint32_t first;
 	int error;
@@ -250,8 +269,8 @@ int group_add(struct arena *arena, bool guaranteed)
 	pthread_mutex_unlock(&arena->lock);
 	if (first >= SEGMENT_MAX)
 		return -ENOSPC;
-	error = store_may_grow(arena->tenant, arena_index_grows(arena),
-			       group_bytes(arena), guaranteed);
+	error = may_grow(arena, arena_index_grows(arena), group_bytes(arena),
+			 need);
 	return error ? error : group_make(arena, first);
 }
 
@@ -346,7 +365,9 @@ void span_enqueue(struct arena *arena, struct span *span, unsigned int queue)
 		list_del(&span->age);
 	}
 	span->queue = queue;
-	span->number = arena->next_number[queue]++;
+	/* A persistent one has ->due there. */
+	if (!arena->persistent)
+		span->number = arena->next_number[queue]++;
 	list_add_tail(&arena->spans[queue], &span->age);
 	span_count(arena, span, 1);
 }
@@ -464,7 +485,7 @@ static uint64_t page_bytes(uint16_t mask)
 }
 
 /* A run of @pages pages. */
-static int run_claim(struct arena *arena, unsigned int pages, bool guaranteed,
+static int run_claim(struct arena *arena, unsigned int pages, enum need need,
 		     struct run *run)
 {
 	struct segment *segment;
@@ -480,7 +501,7 @@ static int run_claim(struct arena *arena, unsigned int pages, bool guaranteed,
 		/* Room that was made for a group may have pages: look again. */
 		if (error)
 			return error;
-		error = group_add(arena, guaranteed);
+		error = group_add(arena, need);
 	}
 	mask = run_mask(run->page, pages);
 	run->number = segment->number;
@@ -502,12 +523,12 @@ static int run_claim(struct arena *arena, unsigned int pages, bool guaranteed,
  * part goes back while the pages are still ours.
  */
 static int run_populate(struct arena *arena, struct run *run,
-			uint64_t descriptor, bool guaranteed)
+			uint64_t descriptor, enum need need)
 {
 	enum grows grows =
 		arena->persistent ? GROWS_PERSISTENT : GROWS_EPHEMERAL;
 	uint64_t bytes = page_bytes(run->missing) + descriptor;
-	int error = store_may_grow(arena->tenant, grows, bytes, guaranteed);
+	int error = may_grow(arena, grows, bytes, need);
 
 	if (error)
 		return error;
@@ -551,17 +572,17 @@ static void run_settle(struct arena *arena, const struct run *run,
 
 /* One more span of a class.  No lock is held. */
 static int span_add(struct arena *arena, unsigned int class_index,
-		    unsigned int queue, bool guaranteed)
+		    unsigned int queue, enum need need)
 {
 	struct size_class *class = &arena->class[class_index];
 	struct span *span = NULL;
 	struct run run = { 0 };
 	int error;
 
-	error = run_claim(arena, class->pages, guaranteed, &run);
+	error = run_claim(arena, class->pages, need, &run);
 	if (error)
 		return error;
-	error = run_populate(arena, &run, span_bytes(class->slots), guaranteed);
+	error = run_populate(arena, &run, span_bytes(class->slots), need);
 	if (!error) {
 		span = span_new(arena, class_index, run.number, run.page);
 		if (!span)
@@ -615,6 +636,12 @@ bool slot_take(struct arena *arena, struct size_class *class, uint32_t length,
 	atomic_store(&slot->leaf, SLOT_PENDING);
 	if (span->used == span->slots)
 		span_link(arena, span);
+	if (span->settled) {
+		/* Not any more. */
+		span->settled = false;
+		list_del(&span->age);
+		list_add_tail(&arena->spans[QUEUE_SMALL], &span->age);
+	}
 	chunk->data = slot_data(arena, span, chunk->index);
 	return true;
 }
@@ -628,16 +655,15 @@ void slot_release(struct arena *arena, struct span *span, unsigned int index)
 	span->free_head = index;
 	span->used--;
 	arena->class[span->class_index].queue[span->queue].used--;
-	if (span->busy)
-		return; /* its holder links or ends it */
-	if (!span->used)
+	/* One in no list is what compaction or eviction empties. */
+	if (!span->used && !span->busy)
 		span_end(arena, span);
-	else if (span->used + 1 == span->slots)
+	else if (span->used + 1 == span->slots && !list_empty(&span->link))
 		span_link(arena, span);
 }
 
-int arena_alloc(struct arena *arena, uint32_t length, bool guaranteed,
-		struct chunk *chunk)
+static int slot_alloc(struct arena *arena, uint32_t length, enum need need,
+		      struct chunk *chunk)
 {
 	unsigned int index = class_of(length);
 	struct size_class *class = &arena->class[index];
@@ -653,10 +679,23 @@ int arena_alloc(struct arena *arena, uint32_t length, bool guaranteed,
 		pthread_mutex_unlock(&arena->lock);
 		if (taken)
 			return 0;
-		error = span_add(arena, index, chunk->queue, guaranteed);
+		error = span_add(arena, index, chunk->queue, need);
 		if (error)
 			return error;
 	}
+}
+
+int arena_alloc(struct arena *arena, uint32_t length, bool guaranteed,
+		struct chunk *chunk)
+{
+	return slot_alloc(arena, length,
+			  guaranteed ? NEED_GUARANTEED : NEED_MAKE_ROOM, chunk);
+}
+
+int arena_alloc_if_room(struct arena *arena, uint32_t length,
+			struct chunk *chunk)
+{
+	return slot_alloc(arena, length, NEED_ROOM, chunk);
 }
 
 void arena_abort(struct arena *arena, struct chunk *chunk)
@@ -780,7 +819,7 @@ static int span_check(struct arena *arena, struct span *span, uint16_t *used,
 		    handle_slot(handle) != ((uint32_t)span->page << 12 | i) ||
 		    class_of(handle_length(handle)) != span->class_index)
 			return FAULT("slot's leaf does not name the slot");
-		if (arena->persistent && handle & HANDLE_AGE)
+		if (arena->persistent && handle & HANDLE_MAIN)
 			return FAULT("a persistent page with an age");
 	}
 	for (unsigned int i = span->free_head;

@@ -10,6 +10,7 @@
  *   arena.c    segments, spans, slots: taken, published, given back
  *   reclaim.c  compaction, punching
  *   evict.c    which ephemeral pages go
+ *   recompress.c  zstd for pages that are not used
  */
 #ifndef TMEM_ARENA_H
 #define TMEM_ARENA_H
@@ -74,17 +75,27 @@ struct slot {
 #define SLOT_END     0xffff
 
 struct span {
-	struct list
-		link;	 /* its queue's of the class: partial; or class->full */
-	struct list age; /* arena->spans[queue], oldest first */
-	uint32_t segment : SEGMENT_BITS, page : 4, pages : 5;
-	uint32_t number; /* in the order in which its queue got them */
+	struct list link; /* its queue's partial of the class, or class->full */
+	/* arena->spans[queue], oldest first, or ->settled */
+	struct list age;
+	uint32_t segment : SEGMENT_BITS, page : 4, pages : 5; /* page: of it */
+	union {
+		/* Ephemeral: in the order in which its queue got them. */
+		uint32_t number;
+		/* Persistent: the next look: seconds, modulo 2^16. */
+		uint16_t due;
+	};
 	uint16_t slots, used, free_head;
 	uint8_t class_index;
+	/* Being compacted, evicted, recompressed: not to be freed. */
+	uint8_t busy : 5;
+	/* By recompression; nothing in it is left to try: arena->settled. */
+	uint8_t looked : 1, settled : 1;
 	uint8_t queue : 1;
-	uint8_t busy : 7; /* compacted or evicted: not to be freed or filled */
 	struct slot slot[];
 };
+
+#define SPAN_BUSY_MAX 31u
 
 struct segment {
 	struct list link;   /* arena->by_run[longest run of free pages] */
@@ -115,7 +126,8 @@ struct arena {
 	struct list spans[QUEUES];
 	uint64_t queue_pages[QUEUES]; /* that these have */
 	uint32_t next_number[QUEUES];
-	bool has_evicted;	    /* since it was empty */
+	bool has_evicted;    /* since it was empty */
+	struct list settled; /* persistent ones: recompress.c has been there */
 	unsigned int compact_class; /* where compaction goes on */
 	uint64_t idle_pages;	    /* populated and of no span */
 	uint64_t demand;    /* pages that spans took, halved by every punch */
@@ -147,6 +159,12 @@ void arena_destroy(struct arena *arena);
  */
 int arena_alloc(struct arena *arena, uint32_t length, bool guaranteed,
 		struct chunk *chunk);
+/*
+ * The same for what must not make room: in background work, which holds
+ * tenants_lock, as who makes room takes that.
+ */
+int arena_alloc_if_room(struct arena *arena, uint32_t length,
+			struct chunk *chunk);
 void arena_abort(struct arena *arena, struct chunk *chunk);
 /* Publish: the caller holds the leaf's stripe and stores the handle returned.
  */
@@ -211,10 +229,9 @@ static inline uint16_t run_mask(unsigned int page, unsigned int pages)
 	return ((1u << pages) - 1) << page;
 }
 /*
- * Descriptors for the next group of segments.  No lock is held.  group_make()
- * asks nobody: the pages are there.
+ * Descriptors for the next group of segments.  No lock is held.  It asks
+ * nobody: the pages are there.
  */
-int group_add(struct arena *arena, bool guaranteed);
 int group_make(struct arena *arena, uint32_t first);
 /* Host memory for pages of a segment, or none.  No lock is held. */
 int segment_populate(struct arena *arena, uint32_t number, uint16_t mask);

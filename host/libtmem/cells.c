@@ -182,7 +182,11 @@ static void block_format(struct arena *arena, uint32_t number,
 	unsigned int count = cells_per_block(kind);
 
 	__atomic_store_n(&header->magic, 0, __ATOMIC_RELAXED);
-	__atomic_thread_fence(__ATOMIC_RELEASE);
+	/*
+	 * For who comes after we were killed, between two instructions: the
+	 * compiler's order is all that counts.
+	 */
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	memset((char *)header + CELLS_OFFSET, 0, BLOCK_BYTES - CELLS_OFFSET);
 	__atomic_store_n(&header->magic, BLOCK_MAGIC + kind, __ATOMIC_RELEASE);
 	for (unsigned int i = 0; i + 1 < count; i++) {

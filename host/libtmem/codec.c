@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * How a page is stored: one repeated word, LZ4, or as it is
+ * How a page is stored: one repeated word, LZ4, as it is; or zstd, later
  *
  * The page may change while it is read.  LZ4's compressor then stays within
  * its bounds, which depend on lengths alone, and makes a block of the right
@@ -10,6 +10,9 @@
  */
 #include <isa-l/crc.h>
 #include <lz4.h>
+/* Coders in memory that we give them: theirs would be in core files. */
+#define ZSTD_STATIC_LINKING_ONLY
+#include <zstd.h>
 
 #include "internal.h"
 
@@ -78,20 +81,6 @@ void codec_fill(char *page, uint32_t pattern, uint32_t size)
 		memcpy(page + i, &word, 8);
 }
 
-int codec_decode(unsigned int type, const char *stored, uint32_t length,
-		 char *page, uint32_t size)
-{
-	if (type == HANDLE_RAW) {
-		if (length != size)
-			return -EIO;
-		memcpy(page, stored, size);
-		return 0;
-	}
-	return LZ4_decompress_safe(stored, page, length, size) == (int)size
-		       ? 0
-		       : -EIO;
-}
-
 /* ISA-L takes pointers to what it does not change. */
 static uint32_t crc32c(uint32_t crc, const void *data, size_t length)
 {
@@ -107,4 +96,113 @@ uint32_t codec_checksum(uint32_t seed, uint64_t index, const char *stored,
 			uint32_t length)
 {
 	return crc32c(crc32c(seed, &index, sizeof(index)), stored, length);
+}
+
+/* ------------------------------------------------------------------- zstd */
+
+/*
+ * A frame's first four bytes are always the same; the checksum of the others
+ * stands there instead, and not beside the word: so one store of the word
+ * replaces a page by its recompressed self, whenever the process is killed.
+ */
+#define FRAME_MAGIC ZSTD_MAGICNUMBER
+/* As fast as LZ4, a quarter smaller; 3 is 1.4 times slower for 2 % more. */
+#define ZSTD_LEVEL 1
+
+size_t codec_decoder_size(void)
+{
+	return ZSTD_estimateDCtxSize();
+}
+
+size_t codec_encoder_size(void)
+{
+	return ZSTD_estimateCCtxSize(ZSTD_LEVEL);
+}
+
+void *codec_decoder_init(void *memory)
+{
+	return ZSTD_initStaticDCtx(memory, codec_decoder_size());
+}
+
+void *codec_encoder_init(void *memory)
+{
+	ZSTD_CCtx *encoder = ZSTD_initStaticCCtx(memory, codec_encoder_size());
+
+	if (!encoder)
+		return NULL;
+	ZSTD_CCtx_setParameter(encoder, ZSTD_c_compressionLevel, ZSTD_LEVEL);
+	ZSTD_CCtx_setParameter(encoder, ZSTD_c_contentSizeFlag, 0);
+	return encoder;
+}
+
+/* By way of ctx->page: a decoder reads back what it has written. */
+static int zstd_decode(struct tmem_ctx *ctx, uint32_t length, char *page,
+		       uint32_t size)
+{
+	const uint32_t magic = FRAME_MAGIC;
+
+	if (length <= sizeof(magic))
+		return -EIO;
+	memcpy(ctx->stored, &magic, sizeof(magic));
+	if (ZSTD_decompressDCtx(ctx->decoder, ctx->page, size, ctx->stored,
+				length) != size)
+		return -EIO;
+	if (page != ctx->page)
+		memcpy(page, ctx->page, size);
+	return 0;
+}
+
+bool codec_sound(const struct tmem_ctx *ctx, unsigned int type, uint64_t index,
+		 uint32_t length)
+{
+	const char *stored = ctx->stored;
+	uint32_t crc = ctx->crc;
+
+	if (type == HANDLE_ZSTD) {
+		if (length <= sizeof(crc))
+			return false;
+		memcpy(&crc, stored, sizeof(crc));
+		stored += sizeof(crc);
+		length -= sizeof(crc);
+	}
+	return codec_checksum(ctx->seed, index, stored, length) == crc;
+}
+
+uint32_t codec_recompress(struct tmem_ctx *ctx, unsigned int type,
+			  uint32_t length, uint64_t index, uint32_t size)
+{
+	uint32_t crc;
+	size_t shorter;
+
+	if (!codec_sound(ctx, type, index, length) ||
+	    codec_decode(ctx, type, length, ctx->page, size))
+		return 0;
+	shorter = ZSTD_compress2(ctx->encoder, ctx->stored, size, ctx->page,
+				 size);
+	if (ZSTD_isError(shorter) || shorter >= length)
+		return 0;
+	crc = codec_checksum(ctx->seed, index, ctx->stored + sizeof(crc),
+			     shorter - sizeof(crc));
+	memcpy(ctx->stored, &crc, sizeof(crc));
+	return shorter;
+}
+
+/* ----------------------------------------------------------------- decode */
+
+int codec_decode(struct tmem_ctx *ctx, unsigned int type, uint32_t length,
+		 char *page, uint32_t size)
+{
+	const char *stored = ctx->stored;
+
+	if (type == HANDLE_RAW) {
+		if (length != size)
+			return -EIO;
+		memcpy(page, stored, size);
+		return 0;
+	}
+	if (type == HANDLE_ZSTD)
+		return zstd_decode(ctx, length, page, size);
+	return LZ4_decompress_safe(stored, page, length, size) == (int)size
+		       ? 0
+		       : -EIO;
 }

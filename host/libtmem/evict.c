@@ -313,28 +313,46 @@ uint64_t arena_evict(struct arena *arena, uint64_t bytes)
 
 #define FAULT(...) (snprintf(message, size, __VA_ARGS__), -EUCLEAN)
 
-int queue_check(struct arena *arena, unsigned int queue, uint64_t *spans,
-		uint64_t *metadata, char *message, size_t size)
+/* The same for one list of them, whose pages and slots are added, too. */
+static int spans_check(struct arena *arena, struct list *head,
+		       unsigned int queue, uint64_t sum[4], char *message,
+		       size_t size)
 {
-	struct list *head = &arena->spans[queue];
-	uint64_t pages = 0, used = 0;
 	uint32_t number = 0;
 
 	for (struct list *l = head->next; l != head; l = l->next) {
 		struct span *span = container_of(l, struct span, age);
 
 		if (span->queue != queue ||
-		    (l != head->next && (int32_t)(span->number - number) <= 0))
+		    (!arena->persistent && l != head->next &&
+		     (int32_t)(span->number - number) <= 0))
 			return FAULT("span: in another queue, or out of order");
 		number = span->number;
-		*metadata += span_bytes(span->slots);
-		++*spans;
-		pages += span->pages;
-		used += span->used;
+		sum[0]++;
+		sum[1] += span_bytes(span->slots);
+		sum[2] += span->pages;
+		sum[3] += span->used;
 	}
+	return 0;
+}
+
+int queue_check(struct arena *arena, unsigned int queue, uint64_t *spans,
+		uint64_t *metadata, char *message, size_t size)
+{
+	uint64_t sum[4] = { 0 };
+	int error = spans_check(arena, &arena->spans[queue], queue, sum,
+				message, size);
+
+	if (!error && queue == QUEUE_SMALL)
+		error = spans_check(arena, &arena->settled, queue, sum, message,
+				    size);
+	if (error)
+		return error;
+	*spans += sum[0];
+	*metadata += sum[1];
 	for (unsigned int i = 0; i < CLASSES; i++)
-		used -= arena->class[i].queue[queue].used;
-	if (used || pages != arena->queue_pages[queue])
+		sum[3] -= arena->class[i].queue[queue].used;
+	if (sum[3] || sum[2] != arena->queue_pages[queue])
 		return FAULT("queue %u: slots or pages miscounted", queue);
 	return 0;
 }

@@ -5,7 +5,10 @@
  *
  *   63..61  type
  *   60      taken: an exclusive get returned it and was not retired yet
- *   59..57  age, of ephemeral chunks alone: evict.c
+ *   59      visited: got, or where persistent put, since the last look
+ *   58      settled: recompression has tried, and will not again (persistent)
+ *           young: came late, to an old span's hole (ephemeral)
+ *   57      in QUEUE_MAIN (ephemeral)
  *   same    47..32 which get that was   31..0 the word that fills the page
  *   chunk   56..40 length   37..16 segment   15..0 page of segment << 12 | slot
  */
@@ -23,11 +26,16 @@ typedef uint64_t tmem_handle;
 #define HANDLE_CHUNK	  2ull /* LZ4 */
 #define HANDLE_RAW	  3ull /* as it was */
 #define HANDLE_LOST	  4ull /* there was a page; its reader gets an error */
+#define HANDLE_ZSTD	  5ull /* recompressed: its checksum, then zstd */
 #define HANDLE_TAKEN	  (1ull << 60)
-#define HANDLE_VISITED	  (1ull << 59) /* got since its span came last */
-#define HANDLE_YOUNG	  (1ull << 58) /* came late, to an old span's hole */
-#define HANDLE_MAIN	  (1ull << 57) /* went to QUEUE_MAIN */
-#define HANDLE_AGE	  (HANDLE_VISITED | HANDLE_YOUNG | HANDLE_MAIN)
+/* Of recompress.c's look at the page, or evict.c's. */
+#define HANDLE_VISITED (1ull << 59)
+#define HANDLE_SETTLED (1ull << 58)
+#define HANDLE_YOUNG   HANDLE_SETTLED
+#define HANDLE_MAIN    (1ull << 57)
+#define HANDLE_AGE     (HANDLE_VISITED | HANDLE_YOUNG | HANDLE_MAIN)
+/* What another process does not go on with. */
+#define HANDLE_PRIVATE (HANDLE_TAKEN | HANDLE_VISITED | HANDLE_SETTLED)
 
 #define SEGMENT_BITS                                                           \
 	22 /* 256 GiB of a tenant's persistent or ephemeral pages */
@@ -53,7 +61,8 @@ static inline tmem_handle handle_chunk(unsigned int type, uint32_t length,
 }
 static inline bool handle_has_chunk(tmem_handle h)
 {
-	return handle_type(h) == HANDLE_CHUNK || handle_type(h) == HANDLE_RAW;
+	return handle_type(h) == HANDLE_CHUNK || handle_type(h) == HANDLE_RAW ||
+	       handle_type(h) == HANDLE_ZSTD;
 }
 static inline uint32_t handle_length(tmem_handle h)
 {

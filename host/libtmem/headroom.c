@@ -19,7 +19,7 @@
 #define ALLOWANCE_NS  100000000ull
 #define LOOK_NS	      1000000ull
 
-static uint64_t now_ns(void)
+uint64_t now_ns(void)
 {
 	struct timespec t;
 

@@ -718,17 +718,27 @@ atomic_uint_fast64_t *raw_bytes(struct tmem_pool *pool)
 				       : &pool->tenant->ephemeral_raw;
 }
 
+void stored_count(struct tmem_pool *pool, tmem_handle handle, int pages)
+{
+	struct pool_counters *count = &pool->count;
+
+	atomic_fetch_add(&count->stored_bytes,
+			 (uint64_t)handle_length(handle) * pages);
+	if (handle_type(handle) == HANDLE_SAME)
+		atomic_fetch_add(&count->same_filled, pages);
+	if (handle_type(handle) == HANDLE_RAW)
+		atomic_fetch_add(&count->raw, pages);
+	if (handle_type(handle) == HANDLE_ZSTD)
+		atomic_fetch_add(&count->recompressed, pages);
+}
+
 void leaf_count(struct tmem_object *object, struct tmem_leaf *leaf,
 		tmem_handle handle, uint32_t claimed)
 {
 	struct tmem_pool *pool = object->pool;
 
 	leaf->used++;
-	atomic_fetch_add(&pool->count.stored_bytes, handle_length(handle));
-	if (handle_type(handle) == HANDLE_SAME)
-		atomic_fetch_add(&pool->count.same_filled, 1);
-	if (handle_type(handle) == HANDLE_RAW)
-		atomic_fetch_add(&pool->count.raw, 1);
+	stored_count(pool, handle, 1);
 	/* First the pool's, so that object_detach() finds what it takes away.
 	 */
 	atomic_fetch_add(raw_bytes(pool), pool->page_size - claimed);
@@ -751,11 +761,7 @@ tmem_handle leaf_forget(struct tmem_object *object, struct tmem_leaf *leaf,
 		return handle;
 	atomic_store(&leaf->word[entry], HANDLE_EMPTY);
 	leaf->used--;
-	atomic_fetch_sub(&pool->count.stored_bytes, handle_length(handle));
-	if (handle_type(handle) == HANDLE_SAME)
-		atomic_fetch_sub(&pool->count.same_filled, 1);
-	if (handle_type(handle) == HANDLE_RAW)
-		atomic_fetch_sub(&pool->count.raw, 1);
+	stored_count(pool, handle, -1);
 	detached = atomic_fetch_sub(&object->pages, 1) & OBJECT_DETACHED;
 	if (!detached)
 		atomic_fetch_sub(&pool->count.pages, 1);

@@ -93,7 +93,8 @@ static inline bool object_detached(struct tmem_object *object)
 #define BUCKET_SEGMENTS 27u
 
 struct pool_counters {
-	atomic_uint_fast64_t pages, stored_bytes, same_filled, raw;
+	atomic_uint_fast64_t pages, stored_bytes, same_filled, raw,
+		recompressed;
 	atomic_uint_fast64_t puts, refused_limit, refused_memory,
 		refused_headroom;
 	atomic_uint_fast64_t gets, misses, io_errors, flushes, evictions;
@@ -202,6 +203,8 @@ tmem_handle leaf_forget(struct tmem_object *object, struct tmem_leaf *leaf,
  */
 void leaf_count(struct tmem_object *object, struct tmem_leaf *leaf,
 		tmem_handle handle, uint32_t claimed);
+/* In the pool's counters of what is stored how: @pages, which is 1 or -1. */
+void stored_count(struct tmem_pool *pool, tmem_handle handle, int pages);
 /* leaf_forget(), and frees the chunk. */
 void leaf_remove(struct tmem_object *object, struct tmem_leaf *leaf,
 		 unsigned int entry);

@@ -100,6 +100,27 @@ bool headroom_take(struct headroom *headroom, uint64_t bytes,
 /* Was the last answer no, and would it still be? */
 bool headroom_short(struct headroom *headroom, uint64_t store_held);
 
+/* ------------------------------------------------------------- recompress */
+
+struct recompress {
+	pthread_mutex_t lock; /* one thread at a time, with ctx; only tried */
+	unsigned int percent; /* of a CPU; 0: no ctx, and nothing happens */
+	unsigned int after_s;
+	struct tmem_ctx *ctx;
+	int64_t balance_ns;   /* CPU time that may be taken, or was too much */
+	uint64_t balanced_ns; /* when that was so */
+	atomic_uint_fast64_t cpu_ns; /* taken since the store was made */
+};
+
+/* 0 or -ENOMEM; the store is destroyed either way. */
+int recompress_init(struct tmem_store *store,
+		    const struct tmem_store_config *config);
+void recompress_destroy(struct tmem_store *store);
+
+uint64_t now_ns(void);
+/* The thread's. */
+uint64_t cpu_ns(void);
+
 /* ------------------------------------------------------------------ store */
 
 struct tmem_store {
@@ -116,6 +137,8 @@ struct tmem_store {
 	uint64_t max_bytes;
 	atomic_uint_fast64_t held_peak, draining_pages;
 	struct headroom headroom;
+	struct recompress recompress;
+	atomic_uint_fast64_t step_cpu_ns;
 	uint64_t secret; /* of objects' hash tables */
 	/*
 	 * For reading while an op changes structures (never over guest memory
@@ -185,6 +208,8 @@ unsigned int each_tenant(struct tmem_store *store, unsigned int max,
 /* What was flushed, and what eviction emptied. */
 unsigned int tenant_clean(struct tmem_tenant *tenant, unsigned int max);
 unsigned int tenant_compact(struct tmem_tenant *tenant, unsigned int max);
+/* Slots that were looked at; nothing once the CPU time is used up. */
+unsigned int tenant_recompress(struct tmem_tenant *tenant, unsigned int max);
 /* Idle memory back to the host, the reserve too. */
 unsigned int tenant_release(struct tmem_tenant *tenant, unsigned int max);
 unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max);
@@ -219,12 +244,17 @@ int memfd_hold(int fd);
 
 struct tmem_ctx {
 	struct tmem_store *store;
-	char *state;   /* LZ4 */
-	char *page;    /* a guest page in one piece */
-	char *stored;  /* encoded bytes */
+	char *state;		 /* LZ4 */
+	char *page;		 /* a guest page in one piece */
+	char *stored;		 /* encoded bytes */
+	void *decoder, *encoder; /* zstd; the latter if recompresses */
+	bool recompresses;
 	uint32_t crc;  /* that they had when they were stored */
 	uint32_t seed; /* of the present op's pages: codec_seed() */
 };
+
+int ctx_create(struct tmem_store *store, bool recompresses,
+	       struct tmem_ctx **ctx);
 
 struct encoded {
 	unsigned int type; /* HANDLE_SAME, _CHUNK or _RAW */
@@ -240,9 +270,25 @@ struct encoded {
  */
 void codec_encode(struct tmem_ctx *ctx, const char *page, uint32_t size,
 		  struct encoded *encoded);
-/* @stored is private, @page is guest memory.  0 or -EIO. */
-int codec_decode(unsigned int type, const char *stored, uint32_t length,
+/* The page of @length bytes in ctx->stored; @page is guest memory.  0, -EIO. */
+int codec_decode(struct tmem_ctx *ctx, unsigned int type, uint32_t length,
 		 char *page, uint32_t size);
+/*
+ * The same bytes, of page @index, as HANDLE_ZSTD in their place; @ctx has an
+ * encoder, and its seed is the page's.  Their new length; 0: it is no less, or
+ * they are damaged.
+ */
+uint32_t codec_recompress(struct tmem_ctx *ctx, unsigned int type,
+			  uint32_t length, uint64_t index, uint32_t size);
+/* Is the checksum of ctx->stored right?  @ctx as it was when it was filled. */
+bool codec_sound(const struct tmem_ctx *ctx, unsigned int type, uint64_t index,
+		 uint32_t length);
+/* Bytes that a decoder, and an encoder, take. */
+size_t codec_decoder_size(void);
+size_t codec_encoder_size(void);
+/* Begin with such bytes, which are aligned to a page. */
+void *codec_decoder_init(void *memory);
+void *codec_encoder_init(void *memory);
 void codec_fill(char *page, uint32_t pattern, uint32_t size);
 size_t codec_state_size(void);
 

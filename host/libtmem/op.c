@@ -20,6 +20,17 @@
 
 /* -------------------------------------------------------------------- ctx */
 
+static size_t whole_pages(size_t bytes)
+{
+	return (bytes + ARENA_PAGE - 1) & ~(size_t)(ARENA_PAGE - 1);
+}
+
+static size_t ctx_bytes(bool recompresses)
+{
+	return 2 * PAGE_SIZE_MAX + whole_pages(codec_decoder_size()) +
+	       (recompresses ? whole_pages(codec_encoder_size()) : 0);
+}
+
 void tmem_ctx_destroy(struct tmem_ctx *ctx)
 {
 	struct tmem_store *store;
@@ -28,42 +39,54 @@ void tmem_ctx_destroy(struct tmem_ctx *ctx)
 		return;
 	store = ctx->store;
 	if (ctx->page)
-		munmap(ctx->page, 2 * PAGE_SIZE_MAX);
+		munmap(ctx->page, ctx_bytes(ctx->recompresses));
 	store_free(store, ctx->state);
 	store_free(store, ctx);
 }
 
 /*
- * Room for two pages, or NULL.  Not of the heap: a page of a guest must neither
- * be in a core file nor in memory that was freed.
+ * Room for two pages and what codecs keep of them, or NULL.  Not of the heap: a
+ * page of a guest must neither be in a core file nor in memory that was freed.
  */
-static char *ctx_map_pages(void)
+static char *ctx_map(size_t bytes)
 {
-	char *pages = mmap(NULL, 2 * PAGE_SIZE_MAX, PROT_READ | PROT_WRITE,
+	char *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (pages == MAP_FAILED)
 		return NULL;
-	madvise(pages, 2 * PAGE_SIZE_MAX, MADV_DONTDUMP);
+	madvise(pages, bytes, MADV_DONTDUMP);
 	return pages;
 }
 
-int tmem_ctx_create(struct tmem_store *store, struct tmem_ctx **out)
+int ctx_create(struct tmem_store *store, bool recompresses,
+	       struct tmem_ctx **out)
 {
 	struct tmem_ctx *ctx = store_zalloc(store, sizeof(*ctx));
 
 	if (!ctx)
 		return -ENOMEM;
 	ctx->store = store;
+	ctx->recompresses = recompresses;
 	ctx->state = store_zalloc(store, codec_state_size());
-	ctx->page = ctx_map_pages();
+	ctx->page = ctx_map(ctx_bytes(recompresses));
 	if (!ctx->state || !ctx->page) {
 		tmem_ctx_destroy(ctx);
 		return -ENOMEM;
 	}
 	ctx->stored = ctx->page + PAGE_SIZE_MAX;
+	ctx->decoder = codec_decoder_init(ctx->stored + PAGE_SIZE_MAX);
+	if (recompresses)
+		ctx->encoder =
+			codec_encoder_init(ctx->stored + PAGE_SIZE_MAX +
+					   whole_pages(codec_decoder_size()));
 	*out = ctx;
 	return 0;
+}
+
+int tmem_ctx_create(struct tmem_store *store, struct tmem_ctx **out)
+{
+	return ctx_create(store, false, out);
 }
 
 int tmem_ctx_fd(struct tmem_ctx *ctx)
@@ -234,6 +257,8 @@ static void publish(struct tmem_object *object, struct tmem_leaf *leaf,
 	if (encoded->type != HANDLE_SAME)
 		handle =
 			arena_publish(arena, chunk, encoded->type, leaf, entry);
+	if (arena->persistent)
+		handle |= HANDLE_VISITED;
 	atomic_store_explicit(&leaf->word[entry], handle, memory_order_release);
 	leaf_count(object, leaf, handle, claim->raw);
 	if (handle_has_chunk(old))
@@ -459,8 +484,8 @@ static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 		       handle_length(handle));
 	if (taker && handle != HANDLE_EMPTY)
 		*taker = take(pool, word, handle);
-	else if (handle_has_chunk(handle) && !(handle & HANDLE_VISITED) &&
-		 !pool->arena->persistent)
+	else if (handle != HANDLE_EMPTY && !(handle & HANDLE_VISITED) &&
+		 (!pool->arena->persistent || ctx->store->recompress.percent))
 		atomic_store_explicit(word, handle | HANDLE_VISITED,
 				      memory_order_relaxed);
 	if (more)
@@ -483,11 +508,11 @@ static int decode(struct tmem_ctx *ctx, uint64_t index, tmem_handle handle,
 		return 0;
 	}
 	if (handle_type(handle) == HANDLE_LOST ||
-	    codec_checksum(ctx->seed, index, ctx->stored,
-			   handle_length(handle)) != ctx->crc)
+	    !codec_sound(ctx, handle_type(handle), index,
+			 handle_length(handle)))
 		return -EIO;
-	return codec_decode(handle_type(handle), ctx->stored,
-			    handle_length(handle), page, size);
+	return codec_decode(ctx, handle_type(handle), handle_length(handle),
+			    page, size);
 }
 
 static int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool,

@@ -177,8 +177,7 @@ static uint64_t idle_reserve(struct arena *arena, bool *more)
 					     ARENA_PAGE / IDLE_RESERVE_PART;
 
 	pthread_mutex_lock(&arena->lock);
-	if (list_empty(&arena->spans[QUEUE_SMALL]) &&
-	    list_empty(&arena->spans[QUEUE_MAIN]))
+	if (!arena->queue_pages[QUEUE_SMALL] && !arena->queue_pages[QUEUE_MAIN])
 		reserve = 0;
 	*more = arena->demand && arena->idle_pages > reserve;
 	reserve += arena->demand;

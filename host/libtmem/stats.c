@@ -25,6 +25,7 @@ static void stats_add(struct tmem_stats *stats, struct pool_counters *count,
 		stats->stored_bytes += atomic_load(&count->stored_bytes);
 		stats->same_filled_pages += atomic_load(&count->same_filled);
 		stats->raw_pages += atomic_load(&count->raw);
+		stats->recompressed_pages += atomic_load(&count->recompressed);
 	}
 	stats->puts += atomic_load(&count->puts);
 	stats->puts_refused_limit += atomic_load(&count->refused_limit);
@@ -79,6 +80,8 @@ void tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats)
 	stats->held_bytes += sizeof(*store);
 	stats_peak(stats, store);
 	stats->draining_pages = atomic_load(&store->draining_pages);
+	stats->step_cpu_ns = atomic_load(&store->step_cpu_ns);
+	stats->recompress_cpu_ns = atomic_load(&store->recompress.cpu_ns);
 }
 
 int tmem_pool_stats(struct tmem_tenant *tenant, uint32_t id,

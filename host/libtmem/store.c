@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -49,7 +50,9 @@ int tmem_store_create(const struct tmem_store_config *config,
 	pthread_rwlockattr_t attr;
 
 	if (config->size != sizeof(*config) || !config->max_bytes ||
-	    config->flags & ~(TMEM_STORE_LOCK | TMEM_STORE_PARANOID))
+	    config->flags & ~(TMEM_STORE_LOCK | TMEM_STORE_PARANOID) ||
+	    config->recompress_percent > 100 ||
+	    config->recompress_after_s > TMEM_MAX_RECOMPRESS_AFTER)
 		return -EINVAL;
 	if (!memory)
 		memory = &libc_memory;
@@ -75,6 +78,10 @@ int tmem_store_create(const struct tmem_store_config *config,
 	pthread_rwlock_init(&store->tenants_lock, &attr);
 	pthread_rwlockattr_destroy(&attr);
 	headroom_init(&store->headroom, config);
+	if (recompress_init(store, config)) {
+		tmem_store_destroy(store);
+		return -ENOMEM;
+	}
 	*out = store;
 	return 0;
 }
@@ -83,6 +90,7 @@ void tmem_store_destroy(struct tmem_store *store)
 {
 	if (!store)
 		return;
+	recompress_destroy(store);
 	pthread_mutex_destroy(&store->lock);
 	pthread_mutex_destroy(&store->headroom.lock);
 	pthread_rwlock_destroy(&store->quiesce);
@@ -208,6 +216,7 @@ static unsigned int tenant_step(struct tmem_tenant *tenant, unsigned int max)
 		tenant_clean,
 		tenant_compact,
 		tenant_punch,
+		tenant_recompress,
 	};
 	unsigned int done = 0, share = MAX(max / 4, 1u);
 	bool more[ARRAY_SIZE(work)];
@@ -244,8 +253,17 @@ static unsigned int step_tenants(struct tmem_store *store, unsigned int max)
 	return done;
 }
 
+uint64_t cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
 unsigned int tmem_step(struct tmem_store *store, unsigned int pages)
 {
+	uint64_t start = cpu_ns();
 	/* Half for what has ended, if there is anything else to do. */
 	unsigned int done = store_drain(store, pages / 2);
 
@@ -253,6 +271,7 @@ unsigned int tmem_step(struct tmem_store *store, unsigned int pages)
 		done += step_tenants(store, pages - done);
 	if (done < pages)
 		done += store_drain(store, pages - done);
+	atomic_fetch_add(&store->step_cpu_ns, cpu_ns() - start);
 	return done;
 }
 

@@ -233,15 +233,24 @@ static void dispatch(struct connection *c)
 
 void connection_wants_step(struct connection *c)
 {
-	if (!c->step_at)
-		c->step_at = now_ns() + STEP_NS;
+	uint64_t soon = now_ns() + STEP_NS;
+
+	/* It may be set for what is due in half a minute. */
+	if (!c->step_at || c->step_at > soon)
+		c->step_at = soon;
 }
 
 static void store_step(struct connection *c, uint64_t now)
 {
 	if (!c->step_at || now < c->step_at)
 		return;
-	c->step_at = tmem_step(c->vm->store, STEP_PAGES) ? now + STEP_NS : 0;
+	if (tmem_step(c->vm->store, STEP_PAGES)) {
+		c->step_at = now + STEP_NS;
+	} else {
+		int due = tmem_step_due(c->vm->store);
+
+		c->step_at = due < 0 ? 0 : now + due * 1000000ull;
+	}
 	if (tmem_server_config_changed(c->vm->server))
 		c->config_pending = true;
 }

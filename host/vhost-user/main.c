@@ -53,6 +53,8 @@ static struct tmem_store *open_store(void)
 		.max_bytes = options.size,
 		.cgroup_headroom = options.cgroup_headroom,
 		.host_headroom = options.host_headroom,
+		.recompress_percent = options.recompress_percent,
+		.recompress_after_s = options.recompress_after_s,
 	};
 	struct tmem_store *store;
 	int error = tmem_store_create(&config, &store);

@@ -36,6 +36,8 @@ enum {
 	OPT_EPHEMERAL_MAX,
 	OPT_CGROUP_HEADROOM,
 	OPT_HOST_HEADROOM,
+	OPT_RECOMPRESS,
+	OPT_RECOMPRESS_AFTER,
 	OPT_LOCK,
 	OPT_KEEP,
 	OPT_NUM_FAST,
@@ -60,6 +62,8 @@ static const struct option long_options[] = {
 	{ "ephemeral-max", required_argument, NULL, OPT_EPHEMERAL_MAX },
 	{ "cgroup-headroom", required_argument, NULL, OPT_CGROUP_HEADROOM },
 	{ "host-headroom", required_argument, NULL, OPT_HOST_HEADROOM },
+	{ "recompress", required_argument, NULL, OPT_RECOMPRESS },
+	{ "recompress-after", required_argument, NULL, OPT_RECOMPRESS_AFTER },
 	{ "lock", no_argument, NULL, OPT_LOCK },
 	{ "keep", no_argument, NULL, OPT_KEEP },
 	{ "num-fast-queues", required_argument, NULL, OPT_NUM_FAST },
@@ -100,6 +104,12 @@ static const char help[] =
 	"  --cgroup-headroom=BYTES, --host-headroom=BYTES\n"
 	"                          refuse puts when less is left; default: by "
 	"itself\n"
+	"  --recompress=PERCENT    compress unused pages better with so much "
+	"of a CPU,\n"
+	"                          0 to 100; default: 0, not at all\n"
+	"  --recompress-after=SECONDS\n"
+	"                          unused for so long, 1 to 14400; default: "
+	"30\n"
 	"  --lock                  keep the store out of the host's swap\n"
 	"  --keep                  stay behind as a process that keeps the "
 	"pages' memory,\n"
@@ -220,6 +230,13 @@ static void take(struct options *o, int option, const char *name,
 		break;
 	case OPT_HOST_HEADROOM:
 		o->host_headroom = read_bytes(name, value);
+		break;
+	case OPT_RECOMPRESS:
+		o->recompress_percent = read_number(name, value, 0, 100);
+		break;
+	case OPT_RECOMPRESS_AFTER:
+		o->recompress_after_s = read_number(name, value, 1,
+						    TMEM_MAX_RECOMPRESS_AFTER);
 		break;
 	case OPT_LOCK:
 		o->lock = true;
@@ -351,4 +368,8 @@ void options_read(struct options *o, int argc, char **argv)
 	check_limits(o);
 	check_headroom("cgroup-headroom", o->cgroup_headroom);
 	check_headroom("host-headroom", o->host_headroom);
+	if (o->recompress_after_s && !o->recompress_percent)
+		fatal("--recompress-after=%u: give --recompress=PERCENT, too, "
+		      "without which nothing is recompressed",
+		      o->recompress_after_s);
 }

@@ -25,6 +25,7 @@ struct options {
 	uint64_t cgroup_headroom;
 	uint64_t host_headroom;
 	bool lock;
+	unsigned int recompress_percent, recompress_after_s;
 	bool keep; /* a process that keeps pages while this one is killed */
 	uint16_t num_fast;
 	uint16_t num_bulk;

@@ -28,6 +28,7 @@ static const struct field {
 	FIELD(stored_bytes),
 	FIELD(same_filled_pages),
 	FIELD(raw_pages),
+	FIELD(recompressed_pages),
 	FIELD(held_bytes),
 	FIELD(held_peak_bytes),
 	FIELD(draining_pages),

@@ -132,7 +132,18 @@ struct tmem_store_config {
 	/* NULL: the C library and fallocate(2). */
 	const struct tmem_memory_ops *memory;
 	void *memory_opaque;
+	/*
+	 * tmem_step() compresses persistent pages once more, and better (zstd),
+	 * that were neither put nor got for recompress_after_s seconds, or up to
+	 * twice that; with this share of one CPU's time at most, in percent, 100
+	 * at most.  A page stays that way until it is put again or removed; a
+	 * get of it takes some 5 times as long.  0: never.
+	 */
+	uint32_t recompress_percent;
+	/* 1 .. TMEM_MAX_RECOMPRESS_AFTER; 0: 30. */
+	uint32_t recompress_after_s;
 };
+#define TMEM_MAX_RECOMPRESS_AFTER 14400u
 
 /*
  * Keep the store's pages out of swap (mlock), and their index.  RLIMIT_MEMLOCK
@@ -184,6 +195,13 @@ uint64_t tmem_reservation_fit(uint64_t max_bytes);
  * store calls this while it is idle (some 10 ms after ops) until it returns 0.
  */
 unsigned int tmem_step(struct tmem_store *store, unsigned int pages);
+
+/*
+ * Milliseconds until tmem_step() has something to do though no op runs; -1: it
+ * has not.  For who calls it no more once it returned 0.  Only recompression
+ * has such work.
+ */
+int tmem_step_due(struct tmem_store *store);
 
 /*
  * Give memory back to the host now: empty memory, what packing frees, then
@@ -477,6 +495,7 @@ struct tmem_stats {
 	uint64_t stored_bytes;	   /* sum of stored lengths */
 	uint64_t same_filled_pages; /* among the pages above */
 	uint64_t raw_pages;	   /* stored as they are: incompressible */
+	uint64_t recompressed_pages; /* tmem_store_config.recompress_percent */
 	uint64_t held_bytes;	   /* of the host, all in */
 	/* The most it ever was: of the whole store; of a pool no peak is kept. */
 	uint64_t held_peak_bytes;
@@ -498,6 +517,12 @@ struct tmem_stats {
 	uint64_t io_errors; /* gets of damaged pages: TMEM_PAGE_IO */
 	uint64_t flushes;
 	uint64_t evictions;
+	/*
+	 * Of the whole store, in nanoseconds; 0 of a tenant or pool: CPU time of
+	 * tmem_step(), and what of it recompression took.
+	 */
+	uint64_t step_cpu_ns;
+	uint64_t recompress_cpu_ns;
 };
 
 void tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats);

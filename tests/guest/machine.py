@@ -215,9 +215,11 @@ class Machine:
                 f"\n--- {self.what} ---\n" + "\n".join(self.log().splitlines()[-lines:]))
 
     def check_console(self):
-        for line in self.console().splitlines():
+        lines = self.console().splitlines()
+        for i, line in enumerate(lines):
             if TROUBLE.search(line) and not (self.ignore and re.search(self.ignore, line)):
-                self.fail(f"the guest's console has: {line}")
+                # What it says, of whom, and who called.
+                self.fail("the guest's console has:\n" + "\n".join(lines[max(i - 12, 0):i + 40]))
 
     def fail(self, why):
         raise VMError(f"{why}\n{self.tail() if self.dir else ''}")

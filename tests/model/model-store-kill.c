@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "store-fixture.h"
+#include "internal.h"
 
 #define THREADS 2
 #define OBJECTS 6 /* of a thread in each pool */
@@ -33,7 +34,7 @@ struct key {
 /* Shared by the one who kills and those who are killed. */
 static struct journal {
 	struct key key[THREADS][POOLS][OBJECTS][INDEXES];
-	atomic_ulong ops, adopted, found, undecided, exclusive;
+	atomic_ulong ops, adopted, found, undecided, exclusive, recompressed;
 	_Atomic uint64_t seed;
 	char fault[300];
 } * journal;
@@ -283,6 +284,7 @@ static void verify(struct worker *w)
 		      (uintmax_t)stats.persistent_pages, (uintmax_t)pages);
 	atomic_fetch_add(&journal->adopted, 1);
 	atomic_fetch_add(&journal->found, pages);
+	atomic_fetch_add(&journal->recompressed, stats.recompressed_pages);
 }
 
 /* Never returns. */
@@ -294,12 +296,14 @@ static void live_until_killed(const int fd[TMEM_TENANT_FDS], uint64_t seed)
 		.max_bytes = 40 * MIB,
 		.cgroup_headroom = UINT64_MAX,
 		.host_headroom = UINT64_MAX,
+		.recompress_percent = 100,
 	};
 	pthread_t thread;
 	int error;
 
 	if (tmem_store_create(&config, &f.store))
 		FAULT("no store");
+	f.store->recompress.after_s = 0;
 	error = tmem_tenant_adopt(f.store, "test", &limits, fd, &f.tenant);
 	if (error)
 		FAULT("adopt: %d", error);
@@ -381,6 +385,7 @@ static void killed_at_any_instant(void **state)
 		      atomic_load(&journal->found),
 		      atomic_load(&journal->undecided));
 	assert_true(atomic_load(&journal->adopted) >= kills / 2);
+	assert_true(atomic_load(&journal->recompressed) > 0);
 	assert_true(atomic_load(&journal->undecided) > 0);
 }
 

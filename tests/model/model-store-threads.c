@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <time.h>
 #include "store-fixture.h"
+#include "internal.h"
 
 #define THREADS	   3
 #define KEYS	   600 /* of a thread in each pool */
@@ -30,6 +31,7 @@
 static struct fixture f;
 static uint64_t seed;
 static atomic_bool stop;
+static bool recompressed; /* some page, at some time */
 static atomic_ulong ops;
 
 struct worker {
@@ -112,7 +114,8 @@ static void *work(void *arg)
 
 	while (!atomic_load(&stop)) {
 		uint32_t pool = below(w, 2);
-		uint64_t key = below(w, KEYS);
+		/* Most are left alone for a while, and recompressed. */
+		uint64_t key = below(w, below(w, 32) ? 50 : KEYS);
 		unsigned int what = below(w, 10);
 		struct tmem_op op;
 
@@ -158,6 +161,7 @@ static void *keep_house(void *arg)
 			tmem_tenant_freeze(f.tenant, false);
 		}
 		tmem_store_stats(f.store, &stats);
+		recompressed |= stats.recompressed_pages > 0;
 		MUST(tmem_tenant_pressure(f.tenant) <= 3);
 		if (tmem_check(f.store, message, sizeof(message))) {
 			fprintf(stderr, "%s\n", message);
@@ -203,7 +207,8 @@ static void threads_of_one_object(void **state)
 
 	seed = given ? strtoull(given, NULL, 0) : (uint64_t)clock() * 1000003;
 	print_message("# MODEL_SEED=%ju\n", (uintmax_t)seed);
-	fixture_open(&f, 6 * MIB, MIB);
+	fixture_open_recompressing(&f, 6 * MIB, MIB, 100);
+	f.store->recompress.after_s = 0;
 	pool_open(&f, PERSISTENT, TMEM_POOL_PERSISTENT);
 	pool_open(&f, EPHEMERAL, 0);
 	for (unsigned int i = 0; i < THREADS; i++) {
@@ -225,6 +230,7 @@ static void threads_of_one_object(void **state)
 	pthread_join(others, NULL);
 	print_message("# %lu ops\n", atomic_load(&ops));
 	assert_true(atomic_load(&ops) > 100);
+	assert_true(recompressed);
 	fixture_close(&f);
 }
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <time.h>
 #include "store-fixture.h"
+#include "internal.h"
 
 #define TENANTS	 3
 #define POOLS	 4
@@ -139,7 +140,7 @@ static void print_step(unsigned int number, const struct step *s)
 
 /* ----------------------------------------------------------------- model */
 
-struct cell {
+struct model_cell {
 	uint64_t seed;	  /* of the page; 0: there is none */
 	uint64_t version; /* changes whenever the key does */
 };
@@ -147,7 +148,7 @@ struct cell {
 struct model_pool {
 	bool exists, persistent;
 	unsigned int shift;
-	struct cell cell[OBJECTS][CELLS];
+	struct model_cell cell[OBJECTS][CELLS];
 };
 
 /* An exclusive get whose result is on its way. */
@@ -156,7 +157,7 @@ struct pending {
 	struct step step;
 	struct tmem_op op;
 	struct tmem_page page[RUN];
-	struct cell before[RUN];
+	struct model_cell before[RUN];
 };
 
 struct model {
@@ -185,19 +186,19 @@ static struct model_pool *pool_of(struct model *m, const struct step *s)
 	return &m->pool[s->tenant][s->pool];
 }
 
-static void cell_set(struct model *m, struct cell *cell, uint64_t seed)
+static void cell_set(struct model *m, struct model_cell *cell, uint64_t seed)
 {
 	cell->seed = seed;
 	cell->version = ++m->version;
 }
 
-static uint64_t raw_bytes(struct model *m, unsigned int tenant)
+static uint64_t model_raw_bytes(struct model *m, unsigned int tenant)
 {
 	uint64_t bytes = 0;
 
 	for (unsigned int p = 0; p < POOLS; p++) {
 		struct model_pool *pool = &m->pool[tenant][p];
-		struct cell *cell = &pool->cell[0][0];
+		struct model_cell *cell = &pool->cell[0][0];
 
 		for (unsigned int i = 0; i < OBJECTS * CELLS; i++)
 			if (pool->exists && pool->persistent && cell[i].seed)
@@ -251,7 +252,7 @@ static void op_init(struct model *m, const struct step *s, struct tmem_op *op,
 static void do_put(struct model *m, const struct step *s)
 {
 	struct model_pool *pool = pool_of(m, s);
-	uint64_t raw = raw_bytes(m, s->tenant), seed[RUN];
+	uint64_t raw = model_raw_bytes(m, s->tenant), seed[RUN];
 	struct tmem_page page[RUN];
 	struct iovec iov[3];
 	struct tmem_op op;
@@ -271,7 +272,7 @@ static void do_put(struct model *m, const struct step *s)
 	}
 	EXPECT(m, !error, "put: %d", error);
 	for (unsigned int i = 0; i < op.count && !error; i++) {
-		struct cell *cell = &pool->cell[s->object][s->cell + i];
+		struct model_cell *cell = &pool->cell[s->object][s->cell + i];
 		bool ok = page[i].status == TMEM_PAGE_OK;
 		uint64_t after = raw + (cell->seed ? 0 : op.page_size);
 
@@ -291,7 +292,7 @@ static void do_put(struct model *m, const struct step *s)
 }
 
 static void check_page(struct model *m, struct model_pool *pool,
-		       struct cell *cell, const struct tmem_page *page,
+		       struct model_cell *cell, const struct tmem_page *page,
 		       const char *data, size_t size)
 {
 	if (page->status == TMEM_PAGE_MISS) {
@@ -330,7 +331,7 @@ static void do_get(struct model *m, const struct step *s, struct pending *p)
 	}
 	EXPECT(m, !error, "get: %d", error);
 	for (unsigned int i = 0; i < op.count && !error; i++) {
-		struct cell *cell = &pool->cell[s->object][s->cell + i];
+		struct model_cell *cell = &pool->cell[s->object][s->cell + i];
 
 		check_page(m, pool, cell, &page[i], buffer + i * op.page_size,
 			   op.page_size);
@@ -363,7 +364,7 @@ static void do_settle(struct model *m, const struct step *s)
 	p->used = false;
 	pool = pool_of(m, &p->step);
 	for (unsigned int i = 0; i < p->op.count && back; i++) {
-		struct cell *cell =
+		struct model_cell *cell =
 			&pool->cell[p->step.object][p->step.cell + i];
 
 		/* Unless somebody has put, flushed, or ended it meanwhile. */
@@ -575,9 +576,9 @@ static void check_all(struct model *m)
 	for (unsigned int i = 0; i < TENANTS; i++) {
 		uint64_t raw = tmem_tenant_persistent_raw(m->tenant[i]);
 
-		EXPECT(m, raw == raw_bytes(m, i),
+		EXPECT(m, raw == model_raw_bytes(m, i),
 		       "tenant %u: %ju raw bytes counted, %ju put", i,
-		       (uintmax_t)raw, (uintmax_t)raw_bytes(m, i));
+		       (uintmax_t)raw, (uintmax_t)model_raw_bytes(m, i));
 	}
 }
 
@@ -601,9 +602,11 @@ static void model_open(struct model *m)
 		.host_headroom = UINT64_MAX,
 		.memory = &failing_ops,
 		.memory_opaque = &m->memory,
+		.recompress_percent = 100,
 	};
 
 	assert_int_equal(tmem_store_create(&config, &m->store), 0);
+	m->store->recompress.after_s = 0;
 	assert_int_equal(tmem_ctx_create(m->store, &m->ctx), 0);
 	for (unsigned int i = 0; i < TENANTS; i++)
 		assert_int_equal(tmem_tenant_open(m->store, "model",

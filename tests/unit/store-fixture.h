@@ -113,7 +113,7 @@ static inline uint64_t mix(uint64_t x)
 
 /*
  * The page that @seed makes.  Its low two bits choose the kind: same-filled,
- * well compressible, hardly compressible, incompressible.
+ * well compressible, compressible by zstd alone, incompressible.
  */
 static inline void make_page(void *page, uint64_t seed, size_t size)
 {
@@ -123,6 +123,9 @@ static inline void make_page(void *page, uint64_t seed, size_t size)
 	for (size_t i = 0; i < size / 8; i++)
 		word[i] = i < random ? mix(seed * 1000003 + i) :
 				       (seed & 3 ? seed * 0x0101 : 0x4141414141414141ull);
+	if ((seed & 3) == 2)
+		for (size_t i = 0; i < size / 8; i++)
+			word[i] = mix(seed * 1000003 + i) & 0x0f0f0f0f0f0f0f0full;
 }
 
 /* ------------------------------------------------------------ fixture */
@@ -134,8 +137,11 @@ struct fixture {
 	struct failing_memory memory;
 };
 
-static inline void fixture_open(struct fixture *f, uint64_t max_bytes,
-				uint64_t reserved)
+/* One that recompresses, too. */
+static inline void fixture_open_recompressing(struct fixture *f,
+					      uint64_t max_bytes,
+					      uint64_t reserved,
+					      unsigned int percent)
 {
 	struct tmem_store_config config = {
 		.size = sizeof(config),
@@ -144,6 +150,8 @@ static inline void fixture_open(struct fixture *f, uint64_t max_bytes,
 		.host_headroom = UINT64_MAX,
 		.memory = &failing_ops,
 		.memory_opaque = &f->memory,
+		.recompress_percent = percent,
+		.recompress_after_s = 1,
 	};
 	struct tmem_limits limits = { .persistent_reserved = reserved };
 
@@ -152,6 +160,12 @@ static inline void fixture_open(struct fixture *f, uint64_t max_bytes,
 	assert_int_equal(tmem_tenant_open(f->store, "test", &limits,
 					  &f->tenant), 0);
 	assert_int_equal(tmem_ctx_create(f->store, &f->ctx), 0);
+}
+
+static inline void fixture_open(struct fixture *f, uint64_t max_bytes,
+				uint64_t reserved)
+{
+	fixture_open_recompressing(f, max_bytes, reserved, 0);
 }
 
 static inline void fixture_check(struct fixture *f)

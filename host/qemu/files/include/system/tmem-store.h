@@ -27,6 +27,8 @@ OBJECT_DECLARE_SIMPLE_TYPE(TmemStore, TMEM_STORE)
 #define TMEM_STORE_EPHEMERAL_MAX_PROP   "ephemeral-max"
 #define TMEM_STORE_CGROUP_HEADROOM_PROP "cgroup-headroom"
 #define TMEM_STORE_HOST_HEADROOM_PROP   "host-headroom"
+#define TMEM_STORE_RECOMPRESS_PROP      "recompress"
+#define TMEM_STORE_RECOMPRESS_AFTER_PROP "recompress-after"
 #define TMEM_STORE_LOCK_PROP            "lock"
 #define TMEM_STORE_PARANOID_PROP        "paranoid"
 #define TMEM_STORE_FROZEN_PROP          "frozen"
