@@ -23,6 +23,7 @@ help:
 	@echo "make bench-full     a set that fits nowhere: how long until the guest's OOM killer ends it"
 	@echo "make check-tools    the benchmarks run; claims are judged as they should be"
 	@echo "make bench-store    libtmem against bare LZ4: 2 minutes, a table and JSON"
+	@echo "make bench-evict    which ephemeral pages should go: miss ratios of policies, a table and JSON"
 	@echo "make bench-vhost    vhost-user-tmem against vhost-user-blk and zram, without a guest and with"
 	@echo "make verify-claims  what was measured against docs/claims.toml"
 	@echo "make spec           the device specification as a PDF"
@@ -71,6 +72,8 @@ bench-full:
 bench-store:
 	@scripts/install-packages build
 	@scripts/bench-store
+bench-evict:
+	@scripts/bench-evict $(ARGS)
 bench-vhost:
 	@scripts/install-packages guest uml bench_vhost
 	@bench/bench-vhost $(ARGS)
@@ -92,4 +95,4 @@ clean:
 
 .PHONY: help demo check check-setup check-unit check-model check-conformance check-asan check-tsan check-vhost-user \
 	check-qtest check-modules check-tools check-guest check-uml check-mutants check-fresh coverage fuzz fuzz-long \
-	soak bench-swap bench-full bench-store bench-vhost verify-claims spec qemu vhost-user modules dkms clean
+	soak bench-swap bench-full bench-store bench-evict bench-vhost verify-claims spec qemu vhost-user modules dkms clean

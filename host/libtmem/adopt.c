@@ -100,9 +100,8 @@ static struct span *span_adopt(struct arena *arena, uint32_t number,
 	segment->used |= mask;
 	for (unsigned int i = 0; i < class->pages; i++)
 		segment->span[page + i] = span;
-	class->spans++;
 	atomic_fetch_add(&arena->span_bytes, span_bytes(class->slots));
-	list_add_tail(&arena->spans, &span->age);
+	span_enqueue(arena, span, QUEUE_SMALL);
 	return span;
 }
 
@@ -132,6 +131,8 @@ static bool slot_adopt(struct arena *arena, uint32_t page_size,
 	uint32_t length = handle_length(handle), segment, index;
 	struct span *span;
 
+	if (handle & HANDLE_MAIN)
+		return false;
 	if (handle_type(handle) == HANDLE_RAW ? length != page_size
 					      : !length || length >= page_size)
 		return false;
@@ -148,15 +149,16 @@ static bool slot_adopt(struct arena *arena, uint32_t page_size,
 	atomic_store(&span->slot[index].leaf, leaf->self);
 	span->slot[index].entry = entry;
 	span->used++;
-	arena->class[span->class_index].used++;
+	arena->class[span->class_index].queue[QUEUE_SMALL].used++;
 	return true;
 }
 
 /* Slots that no word names are free. */
 static void slots_rebuild(struct arena *arena)
 {
-	for (struct list *l = arena->spans.next; l != &arena->spans;
-	     l = l->next) {
+	struct list *spans = &arena->spans[QUEUE_SMALL];
+
+	for (struct list *l = spans->next; l != spans; l = l->next) {
 		struct span *span = container_of(l, struct span, age);
 
 		span->free_head = SLOT_END;

@@ -33,7 +33,8 @@ int arena_init(struct arena *arena, struct tmem_tenant *tenant, bool persistent,
 	for (unsigned int i = 0; i <= SEGMENT_PAGES; i++)
 		list_init(&arena->by_run[i]);
 	list_init(&arena->idle);
-	list_init(&arena->spans);
+	for (unsigned int q = 0; q < QUEUES; q++)
+		list_init(&arena->spans[q]);
 	list_init(&arena->settled);
 	arena->fd = fd ? fd[1]
 		       : memfd_make(persistent ? "tmem-persistent"
@@ -65,7 +66,8 @@ void arena_destroy(struct arena *arena)
 {
 	struct tmem_store *store = arena->tenant->store;
 
-	spans_free(store, &arena->spans);
+	for (unsigned int q = 0; q < QUEUES; q++)
+		spans_free(store, &arena->spans[q]);
 	spans_free(store, &arena->settled);
 	for (unsigned int i = 0; i < REGION_MAX && arena->region[i]; i++) {
 		struct region *region = arena->region[i];
@@ -187,6 +189,11 @@ static bool region_mapped(struct arena *arena, unsigned int index)
 	return mapped;
 }
 
+static size_t group_bytes(const struct arena *arena)
+{
+	return GROUP_SEGMENTS * sizeof(struct segment) + ghost_bytes(arena);
+}
+
 static void group_init(struct segment *group, uint32_t first)
 {
 	for (unsigned int i = 0; i < GROUP_SEGMENTS; i++) {
@@ -204,7 +211,7 @@ static void group_init(struct segment *group, uint32_t first)
 int group_make(struct arena *arena, uint32_t first)
 {
 	struct tmem_store *store = arena->tenant->store;
-	size_t bytes = GROUP_SEGMENTS * sizeof(struct segment);
+	size_t bytes = group_bytes(arena);
 	struct segment *group;
 	int error = 0;
 
@@ -262,8 +269,8 @@ static int group_add(struct arena *arena, enum need need)
 	pthread_mutex_unlock(&arena->lock);
 	if (first >= SEGMENT_MAX)
 		return -ENOSPC;
-	error = may_grow(arena, arena_index_grows(arena),
-			 GROUP_SEGMENTS * sizeof(struct segment), need);
+	error = may_grow(arena, arena_index_grows(arena), group_bytes(arena),
+			 need);
 	return error ? error : group_make(arena, first);
 }
 
@@ -334,9 +341,35 @@ void span_link(struct arena *arena, struct span *span)
 	struct size_class *class = &arena->class[span->class_index];
 
 	list_del(&span->link);
-	list_add_tail(span->used == span->slots ? &class->full
-						: &class->partial,
+	list_add_tail(span->used == span->slots
+			      ? &class->full
+			      : &class->queue[span->queue].partial,
 		      &span->link);
+}
+
+/* What the span's queue has of it, which it leaves or joins. */
+static void span_count(struct arena *arena, struct span *span, int sign)
+{
+	struct class_queue *queue =
+		&arena->class[span->class_index].queue[span->queue];
+
+	queue->spans += sign;
+	queue->used += sign * span->used;
+	arena->queue_pages[span->queue] += sign * span->pages;
+}
+
+void span_enqueue(struct arena *arena, struct span *span, unsigned int queue)
+{
+	if (!list_empty(&span->age)) {
+		span_count(arena, span, -1);
+		list_del(&span->age);
+	}
+	span->queue = queue;
+	/* A persistent one has ->due there. */
+	if (!arena->persistent)
+		span->number = arena->next_number[queue]++;
+	list_add_tail(&arena->spans[queue], &span->age);
+	span_count(arena, span, 1);
 }
 
 /* Pages of an ended or never begun span become free.  arena->lock held. */
@@ -354,9 +387,7 @@ static void run_free(struct arena *arena, uint32_t number, unsigned int page,
 
 void span_end(struct arena *arena, struct span *span)
 {
-	struct size_class *class = &arena->class[span->class_index];
-
-	class->spans--;
+	span_count(arena, span, -1);
 	list_del(&span->link);
 	list_del(&span->age);
 	run_free(arena, span->segment, span->page, span->pages);
@@ -541,7 +572,7 @@ static void run_settle(struct arena *arena, const struct run *run,
 
 /* One more span of a class.  No lock is held. */
 static int span_add(struct arena *arena, unsigned int class_index,
-		    enum need need)
+		    unsigned int queue, enum need need)
 {
 	struct size_class *class = &arena->class[class_index];
 	struct span *span = NULL;
@@ -562,9 +593,8 @@ static int span_add(struct arena *arena, unsigned int class_index,
 	run_settle(arena, &run, span);
 	if (span) {
 		atomic_fetch_add(&arena->span_bytes, span_bytes(class->slots));
-		class->spans++;
-		list_add_tail(&arena->spans, &span->age);
-		list_add_tail(&class->partial, &span->link);
+		span_enqueue(arena, span, queue);
+		span_link(arena, span);
 	}
 	pthread_mutex_unlock(&arena->lock);
 	if (!error)
@@ -580,23 +610,29 @@ char *slot_data(struct arena *arena, struct span *span, unsigned int i)
 	       (size_t)i * arena->class[span->class_index].size;
 }
 
-/* Of the class's first partial span. */
+/* Of the first partial span. */
 bool slot_take(struct arena *arena, struct size_class *class, uint32_t length,
 	       struct chunk *chunk)
 {
+	struct class_queue *queue = &class->queue[chunk->queue];
 	struct span *span;
 	struct slot *slot;
 
-	if (list_empty(&class->partial))
+	if (list_empty(&queue->partial))
 		return false;
-	span = container_of(class->partial.next, struct span, link);
+	span = container_of(queue->partial.next, struct span, link);
 	chunk->span = span;
 	chunk->index = span->free_head;
 	slot = &span->slot[chunk->index];
 	span->free_head = slot->entry;
 	span->used++;
-	class->used++;
+	queue->used++;
 	chunk->length = length;
+	chunk->age = arena->persistent		  ? 0
+		     : chunk->queue == QUEUE_MAIN ? HANDLE_MAIN
+						  : 0;
+	if (!arena->persistent && span_old(arena, span))
+		chunk->age |= HANDLE_YOUNG;
 	atomic_store(&slot->leaf, SLOT_PENDING);
 	if (span->used == span->slots)
 		span_link(arena, span);
@@ -604,7 +640,7 @@ bool slot_take(struct arena *arena, struct size_class *class, uint32_t length,
 		/* Not any more. */
 		span->settled = false;
 		list_del(&span->age);
-		list_add_tail(&arena->spans, &span->age);
+		list_add_tail(&arena->spans[QUEUE_SMALL], &span->age);
 	}
 	chunk->data = slot_data(arena, span, chunk->index);
 	return true;
@@ -618,10 +654,11 @@ void slot_release(struct arena *arena, struct span *span, unsigned int index)
 	slot->entry = span->used == span->slots ? SLOT_END : span->free_head;
 	span->free_head = index;
 	span->used--;
-	arena->class[span->class_index].used--;
+	arena->class[span->class_index].queue[span->queue].used--;
+	/* One in no list is what compaction or eviction empties. */
 	if (!span->used && !span->busy)
 		span_end(arena, span);
-	else if (span->used + 1 == span->slots)
+	else if (span->used + 1 == span->slots && !list_empty(&span->link))
 		span_link(arena, span);
 }
 
@@ -631,6 +668,8 @@ static int slot_alloc(struct arena *arena, uint32_t length, enum need need,
 	unsigned int index = class_of(length);
 	struct size_class *class = &arena->class[index];
 
+	if (arena->persistent)
+		chunk->queue = QUEUE_SMALL;
 	for (;;) {
 		bool taken;
 		int error;
@@ -640,7 +679,7 @@ static int slot_alloc(struct arena *arena, uint32_t length, enum need need,
 		pthread_mutex_unlock(&arena->lock);
 		if (taken)
 			return 0;
-		error = span_add(arena, index, need);
+		error = span_add(arena, index, chunk->queue, need);
 		if (error)
 			return error;
 	}
@@ -680,7 +719,8 @@ tmem_handle arena_publish(struct arena *arena, struct chunk *chunk,
 	slot->entry = entry;
 	atomic_store_explicit(&slot->leaf, leaf->self, memory_order_release);
 	return handle_chunk(type, chunk->length, span->segment,
-			    (uint32_t)span->page << 12 | chunk->index);
+			    (uint32_t)span->page << 12 | chunk->index) |
+	       chunk->age;
 }
 
 static struct span *handle_span(struct arena *arena, tmem_handle handle)
@@ -779,6 +819,8 @@ static int span_check(struct arena *arena, struct span *span, uint16_t *used,
 		    handle_slot(handle) != ((uint32_t)span->page << 12 | i) ||
 		    class_of(handle_length(handle)) != span->class_index)
 			return FAULT("slot's leaf does not name the slot");
+		if (arena->persistent && handle & HANDLE_MAIN)
+			return FAULT("a persistent page with an age");
 	}
 	for (unsigned int i = span->free_head;
 	     span->used < span->slots && i != SLOT_END && free < span->slots;
@@ -796,22 +838,13 @@ static int span_check(struct arena *arena, struct span *span, uint16_t *used,
 	return 0;
 }
 
-/* The spans of a list, and what they take, to what was there before. */
-static void spans_add(const struct list *spans, uint64_t *number,
-		      uint64_t *bytes)
-{
-	for (struct list *l = spans->next; l != spans; l = l->next) {
-		*bytes += span_bytes(container_of(l, struct span, age)->slots);
-		++*number;
-	}
-}
-
 int arena_check(struct arena *arena, char *message, size_t size)
 {
 	uint64_t populated = 0, idle = 0, metadata = 0, spans = 0;
 
-	spans_add(&arena->spans, &spans, &metadata);
-	spans_add(&arena->settled, &spans, &metadata);
+	for (unsigned int q = 0; q < QUEUES; q++)
+		if (queue_check(arena, q, &spans, &metadata, message, size))
+			return -EUCLEAN;
 	for (uint32_t n = 0; n < arena->num_segments; n++) {
 		struct segment *segment = segment_of(arena, n);
 		uint16_t used = 0;

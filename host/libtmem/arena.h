@@ -8,7 +8,8 @@
  *
  *   classes.c  sizes of slots
  *   arena.c    segments, spans, slots: taken, published, given back
- *   reclaim.c  compaction, punching, eviction
+ *   reclaim.c  compaction, punching
+ *   evict.c    which ephemeral pages go
  *   recompress.c  zstd for pages that are not used
  */
 #ifndef TMEM_ARENA_H
@@ -37,12 +38,24 @@
 #define CLASSES                                                                \
 	(CLASSES_SMALL + (SEGMENT_BYTES - ARENA_PAGE) / CLASS_STEP_LARGE)
 
+/* What persistent spans are all in, and what new ephemeral pages come to. */
+#define QUEUE_SMALL 0u
+/* Ephemeral pages that were used again. */
+#define QUEUE_MAIN 1u
+#define QUEUES	   2u
+
+/* A class's spans of one queue. */
+struct class_queue {
+	struct list partial;
+	uint64_t spans, used; /* used: slots */
+};
+
 struct size_class {
 	uint32_t size;
 	uint8_t pages;	/* of a span */
 	uint16_t slots; /* of a span */
-	struct list partial, full;
-	uint64_t spans, used;
+	struct class_queue queue[QUEUES];
+	struct list full;
 };
 
 /* The class that stores @length bytes, 1 .. 65536, with least waste. */
@@ -62,21 +75,27 @@ struct slot {
 #define SLOT_END     0xffff
 
 struct span {
-	struct list link; /* class->partial, or class->full */
-	struct list age;  /* arena->spans, oldest first, or ->settled */
-	uint32_t segment;
+	struct list link; /* its queue's partial of the class, or class->full */
+	/* arena->spans[queue], oldest first, or ->settled */
+	struct list age;
+	uint32_t segment : SEGMENT_BITS, page : 4, pages : 5; /* page: of it */
+	union {
+		/* Ephemeral: in the order in which its queue got them. */
+		uint32_t number;
+		/* Persistent: the next look: seconds, modulo 2^16. */
+		uint16_t due;
+	};
+	uint16_t slots, used, free_head;
 	uint8_t class_index;
-	uint8_t page, pages; /* within the segment */
 	/* Being compacted, evicted, recompressed: not to be freed. */
-	uint8_t busy : 6;
+	uint8_t busy : 5;
 	/* By recompression; nothing in it is left to try: arena->settled. */
 	uint8_t looked : 1, settled : 1;
-	uint16_t slots, used, free_head;
-	uint16_t due; /* the next look: seconds, modulo 2^16 */
+	uint8_t queue : 1;
 	struct slot slot[];
 };
 
-#define SPAN_BUSY_MAX 63u
+#define SPAN_BUSY_MAX 31u
 
 struct segment {
 	struct list link;   /* arena->by_run[longest run of free pages] */
@@ -104,7 +123,10 @@ struct arena {
 	uint32_t num_segments;		   /* that have descriptors */
 	struct list by_run[SEGMENT_PAGES + 1];
 	struct list idle; /* segments with populated pages of no span */
-	struct list spans;
+	struct list spans[QUEUES];
+	uint64_t queue_pages[QUEUES]; /* that these have */
+	uint32_t next_number[QUEUES];
+	bool has_evicted;    /* since it was empty */
 	struct list settled; /* persistent ones: recompress.c has been there */
 	unsigned int compact_class; /* where compaction goes on */
 	uint64_t idle_pages;	    /* populated and of no span */
@@ -116,13 +138,16 @@ struct arena {
 
 /* A place for a page's bytes, not yet published. */
 struct chunk {
+	uint8_t queue; /* of an ephemeral arena: which it shall be in */
 	struct span *span;
 	uint16_t index;
 	uint32_t length;
 	char *data;
+	tmem_handle age; /* of HANDLE_AGE */
 };
 
 struct tmem_leaf;
+struct tmem_object;
 
 /* @fd: index and data of an arena to adopt, which become its; or NULL. */
 int arena_init(struct arena *arena, struct tmem_tenant *tenant, bool persistent,
@@ -174,17 +199,25 @@ unsigned int arena_compact(struct arena *arena, unsigned int max);
 unsigned int arena_punch(struct arena *arena, unsigned int max, bool all);
 /* What these could give back to the host, about, without removing a page. */
 uint64_t arena_slack(struct arena *arena);
-/* Evict the oldest spans (ephemeral arenas): returns bytes that became idle. */
-uint64_t arena_evict(struct arena *arena, uint64_t bytes);
-/*
- * The leaf of a slot that is published, with its stripe locked; NULL if there
- * is none or it is busy.  arena->lock is held: until the last slot of a leaf
- * was released, which takes it, the leaf and its object stay.
- */
-struct tmem_leaf *slot_leaf_trylock(struct arena *arena, struct slot *slot,
-				    pthread_mutex_t **stripe);
 
-/* --------------------------------------- arena.c's, for reclaim and adopt */
+/* ------------------------------------------------------------------ evict */
+
+/* Evict spans (ephemeral arenas): returns bytes that became idle. */
+uint64_t arena_evict(struct arena *arena, uint64_t bytes);
+/* Where a new page belongs; @old: what its word says now. */
+unsigned int evict_queue(struct tmem_object *object, uint64_t index,
+			 tmem_handle old);
+/* An exclusive get took the page, which is about to be freed. */
+void evict_note_taken(struct tmem_object *object, uint64_t index);
+/* Is the span among the older half of its queue?  arena->lock held. */
+bool span_old(struct arena *arena, struct span *span);
+/* The spans of a queue are added to @spans, their descriptors to @metadata. */
+int queue_check(struct arena *arena, unsigned int queue, uint64_t *spans,
+		uint64_t *metadata, char *message, size_t size);
+/* Bytes of what a group of segments remembers of keys. */
+size_t ghost_bytes(const struct arena *arena);
+
+/* ------------------------------ arena.c's, for reclaim, evict and adopt */
 
 struct segment *segment_of(struct arena *arena, uint32_t number);
 /* Keep the segment in the lists that its bitmaps say.  arena->lock held. */
@@ -209,13 +242,32 @@ struct span *span_new(struct arena *arena, unsigned int class_index,
 size_t span_bytes(unsigned int slots);
 /* Into the list that fits how many slots are used.  arena->lock held. */
 void span_link(struct arena *arena, struct span *span);
+/* The span becomes a queue's newest: one of none, or of another.  Likewise. */
+void span_enqueue(struct arena *arena, struct span *span, unsigned int queue);
 /* An empty span ends.  arena->lock held. */
 void span_end(struct arena *arena, struct span *span);
 char *slot_data(struct arena *arena, struct span *span, unsigned int i);
-/* Take a free slot of the class, if a span of its has one.  arena->lock held.
- */
+/* Take a free slot of the class in chunk->queue, if a span of its has one.
+ * arena->lock held. */
 bool slot_take(struct arena *arena, struct size_class *class, uint32_t length,
 	       struct chunk *chunk);
 void slot_release(struct arena *arena, struct span *span, unsigned int index);
+
+/* ----------------------------------------------- reclaim.c's, for evict */
+
+/*
+ * The leaf of a slot that is published, with its stripe locked; NULL if there
+ * is none or it is busy.  arena->lock is held: until the last slot of a leaf
+ * was released, which takes it, the leaf and its object stay.
+ */
+struct tmem_leaf *slot_leaf_trylock(struct arena *arena, struct slot *slot,
+				    pthread_mutex_t **stripe);
+/*
+ * Copy the chunk of @slot of @from, whose leaf is locked, to a free slot of
+ * @queue and have the word name that one, with age bits of @keep.  False: there
+ * is none.  The caller releases the old slot.
+ */
+bool slot_copy(struct arena *arena, struct span *from, unsigned int i,
+	       struct tmem_leaf *leaf, unsigned int queue, tmem_handle keep);
 
 #endif /* TMEM_ARENA_H */

@@ -85,6 +85,7 @@ void class_init(struct size_class *class, unsigned int index)
 	class->pages = index < CLASSES_SMALL ? small[index].pages
 					     : large_pages(class->size);
 	class->slots = class->pages * ARENA_PAGE / class->size;
-	list_init(&class->partial);
+	for (unsigned int q = 0; q < QUEUES; q++)
+		list_init(&class->queue[q].partial);
 	list_init(&class->full);
 }

@@ -5,10 +5,12 @@
  *
  *   63..61  type
  *   60      taken: an exclusive get returned it and was not retired yet
- *   59      visited: put or got since recompression looked last
- *   58      settled: recompression has tried, and will not again
+ *   59      visited: got, or where persistent put, since the last look
+ *   58      settled: recompression has tried, and will not again (persistent)
+ *           young: came late, to an old span's hole (ephemeral)
+ *   57      in QUEUE_MAIN (ephemeral)
  *   same    47..32 which get that was   31..0 the word that fills the page
- *   chunk   57..40 length   37..16 segment   15..0 page of segment << 12 | slot
+ *   chunk   56..40 length   37..16 segment   15..0 page of segment << 12 | slot
  */
 #ifndef TMEM_HANDLE_H
 #define TMEM_HANDLE_H
@@ -26,8 +28,12 @@ typedef uint64_t tmem_handle;
 #define HANDLE_LOST	  4ull /* there was a page; its reader gets an error */
 #define HANDLE_ZSTD	  5ull /* recompressed: its checksum, then zstd */
 #define HANDLE_TAKEN	  (1ull << 60)
-#define HANDLE_VISITED	  (1ull << 59)
-#define HANDLE_SETTLED	  (1ull << 58)
+/* Of recompress.c's look at the page, or evict.c's. */
+#define HANDLE_VISITED (1ull << 59)
+#define HANDLE_SETTLED (1ull << 58)
+#define HANDLE_YOUNG   HANDLE_SETTLED
+#define HANDLE_MAIN    (1ull << 57)
+#define HANDLE_AGE     (HANDLE_VISITED | HANDLE_YOUNG | HANDLE_MAIN)
 /* What another process does not go on with. */
 #define HANDLE_PRIVATE (HANDLE_TAKEN | HANDLE_VISITED | HANDLE_SETTLED)
 
@@ -60,7 +66,7 @@ static inline bool handle_has_chunk(tmem_handle h)
 }
 static inline uint32_t handle_length(tmem_handle h)
 {
-	return handle_has_chunk(h) ? h >> 40 & 0x3ffff : 0;
+	return handle_has_chunk(h) ? h >> 40 & 0x1ffff : 0;
 }
 static inline uint32_t handle_segment(tmem_handle h)
 {

@@ -505,17 +505,17 @@ void leaf_prefetch(struct tmem_object *object, uint64_t index)
 }
 
 enum cell_kind leaf_needs(struct tmem_object *object, uint64_t index,
-			  uint64_t count, bool *present)
+			  uint64_t count, tmem_handle *old)
 {
 	unsigned int entry = index % LEAF_ENTRIES;
 	enum cell_kind kind = CELL_NONE;
 	struct tmem_leaf *leaf;
 
-	*present = false;
+	*old = HANDLE_EMPTY;
 	pthread_mutex_lock(object_lock(object));
 	leaf = radix_find(object, index >> LEAF_SHIFT);
 	if (leaf && entry < leaf->capacity) {
-		*present = atomic_load(&leaf->word[entry]) != HANDLE_EMPTY;
+		*old = atomic_load(&leaf->word[entry]);
 	} else if (leaf || !object->root) {
 		/* A small file's; one that grows soon has more than one leaf.
 		 */

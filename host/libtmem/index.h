@@ -169,11 +169,10 @@ struct tmem_leaf *leaf_lock(struct tmem_object *object, uint64_t index);
 void leaf_prefetch(struct tmem_object *object, uint64_t index);
 /*
  * What leaf_make() would need for @index if a run of @count goes on from there:
- * CELL_NONE if there is a word for it already, and *@present says if it holds a
- * page.
+ * CELL_NONE if there is a word for it already, which *@old is, for a moment.
  */
 enum cell_kind leaf_needs(struct tmem_object *object, uint64_t index,
-			  uint64_t count, bool *present);
+			  uint64_t count, tmem_handle *old);
 /*
  * As leaf_lock(), and makes the leaf, or one with more words, of the cell
  * *@spare, which is 0 then.  NULL: it takes a cell and there is none, or memory

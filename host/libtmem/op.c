@@ -275,8 +275,9 @@ static void publish(struct tmem_object *object, struct tmem_leaf *leaf,
 	if (encoded->type != HANDLE_SAME)
 		handle =
 			arena_publish(arena, chunk, encoded->type, leaf, entry);
-	atomic_store_explicit(&leaf->word[entry], handle | HANDLE_VISITED,
-			      memory_order_release);
+	if (arena->persistent)
+		handle |= HANDLE_VISITED;
+	atomic_store_explicit(&leaf->word[entry], handle, memory_order_release);
 	leaf_count(object, leaf, handle, claim->raw);
 	if (handle_has_chunk(old))
 		arena_free(arena, old);
@@ -291,12 +292,12 @@ static int leaf_for_put(struct tmem_object *object, uint64_t index,
 
 	while (!(*leaf = leaf_make(object, index, spare)) && !error) {
 		enum cell_kind kind;
-		bool present;
+		tmem_handle old;
 
 		if (*spare)
 			return -ENOMEM;
 		/* It was there a moment ago: a flush came in between. */
-		kind = leaf_needs(object, index, 1, &present);
+		kind = leaf_needs(object, index, 1, &old);
 		if (kind != CELL_NONE)
 			error = cell_alloc(object->pool->arena, kind,
 					   guaranteed, spare);
@@ -309,9 +310,10 @@ static int put_encoded(struct tmem_object *object, uint64_t index,
 		       uint64_t left, const struct encoded *encoded)
 {
 	struct tmem_pool *pool = object->pool;
-	bool present, has_chunk = encoded->type != HANDLE_SAME;
-	enum cell_kind kind = leaf_needs(object, index, left, &present);
-	struct claim claim = claim_raw(pool, present);
+	bool has_chunk = encoded->type != HANDLE_SAME;
+	tmem_handle old;
+	enum cell_kind kind = leaf_needs(object, index, left, &old);
+	struct claim claim = claim_raw(pool, old != HANDLE_EMPTY);
 	struct tmem_leaf *leaf = NULL;
 	struct chunk chunk = { 0 };
 	uint32_t spare = 0;
@@ -319,9 +321,12 @@ static int put_encoded(struct tmem_object *object, uint64_t index,
 
 	if (kind != CELL_NONE)
 		error = claim_index(pool, kind, claim.guaranteed, &spare);
-	if (!error && has_chunk)
+	if (!error && has_chunk) {
+		chunk.queue = evict_queue(object, index, old);
 		error = store_bytes(pool, object, index, encoded,
-				    claim.guaranteed, present, &chunk);
+				    claim.guaranteed, old != HANDLE_EMPTY,
+				    &chunk);
+	}
 	if (!error) {
 		error = leaf_for_put(object, index, claim.guaranteed, &spare,
 				     &leaf);
@@ -497,8 +502,8 @@ static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 		       handle_length(handle));
 	if (taker && handle != HANDLE_EMPTY)
 		*taker = take(pool, word, handle);
-	else if (ctx->store->recompress.percent && handle != HANDLE_EMPTY &&
-		 !(handle & HANDLE_VISITED))
+	else if (handle != HANDLE_EMPTY && !(handle & HANDLE_VISITED) &&
+		 (!pool->arena->persistent || ctx->store->recompress.percent))
 		atomic_store_explicit(word, handle | HANDLE_VISITED,
 				      memory_order_relaxed);
 	if (more)
@@ -585,10 +590,14 @@ static void settle_page(struct tmem_object *object, struct tmem_leaf *leaf,
 
 	if (!taken_by(object->pool, handle, taker))
 		return;
-	if (free)
+	if (free) {
+		if (handle_has_chunk(handle))
+			evict_note_taken(object,
+					 leaf->number << LEAF_SHIFT | entry);
 		leaf_remove(object, leaf, entry);
-	else
+	} else {
 		atomic_store(&leaf->word[entry], handle & ~HANDLE_TAKEN);
+	}
 }
 
 static bool has_taken(const struct tmem_op *op)

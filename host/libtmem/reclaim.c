@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Memory back: compaction within a class, punching of pages that belong to no
- * span, eviction of ephemeral pages
+ * span
  *
- * All know a chunk and want its leaf, against the order of locks: they only
- * try, and leave alone what is busy.
+ * Compaction, as eviction, knows a chunk and wants its leaf, against the order
+ * of locks: it only tries, and leaves alone what is busy.
  */
 #include "internal.h"
 
@@ -28,47 +28,59 @@ struct tmem_leaf *slot_leaf_trylock(struct arena *arena, struct slot *slot,
 	return pthread_mutex_trylock(*stripe) ? NULL : leaf;
 }
 
-/*
- * Move one live chunk of @from into another span of its class.  arena->lock is
- * held; the leaf's stripe is only tried: see internal.h.
- */
-static bool slot_move(struct arena *arena, struct span *from, unsigned int i)
+bool slot_copy(struct arena *arena, struct span *from, unsigned int i,
+	       struct tmem_leaf *leaf, unsigned int queue, tmem_handle keep)
 {
 	struct size_class *class = &arena->class[from->class_index];
 	struct slot *slot = &from->slot[i];
-	pthread_mutex_t *stripe;
-	struct tmem_leaf *leaf = slot_leaf_trylock(arena, slot, &stripe);
-	struct chunk to;
-	tmem_handle handle;
+	tmem_handle handle = atomic_load_explicit(&leaf->word[slot->entry],
+						  memory_order_relaxed);
+	struct chunk to = { .queue = queue };
 
-	if (!leaf)
+	if (!slot_take(arena, class, handle_length(handle), &to))
 		return false;
-	handle = atomic_load_explicit(&leaf->word[slot->entry],
-				      memory_order_relaxed);
-	if (!slot_take(arena, class, handle_length(handle), &to)) {
-		pthread_mutex_unlock(stripe);
-		return false;
-	}
+	/* Who keeps its age has more of it only where it came later. */
+	if (keep && (int32_t)(to.span->number - from->number) > 0)
+		to.age &= ~HANDLE_YOUNG;
 	memcpy(to.data, slot_data(arena, from, i), to.length);
 	to.span->slot[to.index].taker = slot->taker;
 	atomic_store_explicit(&leaf->word[slot->entry],
 			      arena_publish(arena, &to, handle_type(handle),
 					    leaf, slot->entry) |
-				      (handle & HANDLE_PRIVATE),
+				      (handle & (HANDLE_TAKEN | keep)),
 			      memory_order_release);
-	pthread_mutex_unlock(stripe);
-	slot_release(arena, from, i);
 	return true;
 }
 
+/*
+ * Move one live chunk of @from into another span of its class and queue.
+ * arena->lock is held; the leaf's stripe is only tried: see internal.h.  What
+ * an ephemeral page's age is goes with it.
+ */
+static bool slot_move(struct arena *arena, struct span *from, unsigned int i)
+{
+	struct slot *slot = &from->slot[i];
+	pthread_mutex_t *stripe;
+	struct tmem_leaf *leaf = slot_leaf_trylock(arena, slot, &stripe);
+	bool moved;
+
+	if (!leaf)
+		return false;
+	moved = slot_copy(arena, from, i, leaf, from->queue, HANDLE_AGE);
+	pthread_mutex_unlock(stripe);
+	if (moved)
+		slot_release(arena, from, i);
+	return moved;
+}
+
 /* The emptiest of the first few partial spans. */
-static struct span *compact_victim(struct size_class *class)
+static struct span *compact_victim(struct class_queue *queue)
 {
 	struct span *best = NULL;
 	unsigned int tries = 0;
 
-	for (struct list *l = class->partial.prev;
-	     l != &class->partial && tries < 16; l = l->prev, tries++) {
+	for (struct list *l = queue->partial.prev;
+	     l != &queue->partial && tries < 16; l = l->prev, tries++) {
 		struct span *span = container_of(l, struct span, link);
 
 		if (!span->busy && (!best || span->used < best->used))
@@ -78,20 +90,24 @@ static struct span *compact_victim(struct size_class *class)
 }
 
 /* Free slots that would be left over if the class were packed: whole spans. */
-static bool compact_worthwhile(const struct size_class *class)
+static bool compact_worthwhile(const struct size_class *class,
+			       const struct class_queue *queue)
 {
-	return class->spans * class->slots - class->used >= class->slots &&
-	       class->spans > 1;
+	return queue->spans * class->slots - queue->used >= class->slots &&
+	       queue->spans > 1;
 }
 
-/* Pack one class, @max chunks at most.  arena->lock held, and let go of. */
-static unsigned int class_compact(struct arena *arena, struct size_class *class,
-				  unsigned int max)
+/*
+ * Pack a class's spans of one queue, @max chunks at most.  arena->lock held,
+ * and let go of.
+ */
+static unsigned int queue_compact(struct arena *arena, struct size_class *class,
+				  struct class_queue *queue, unsigned int max)
 {
 	unsigned int moved = 0;
 
-	while (moved < max && compact_worthwhile(class)) {
-		struct span *from = compact_victim(class);
+	while (moved < max && compact_worthwhile(class, queue)) {
+		struct span *from = compact_victim(queue);
 		unsigned int before = moved;
 		bool ended;
 
@@ -114,6 +130,17 @@ static unsigned int class_compact(struct arena *arena, struct size_class *class,
 		pthread_mutex_unlock(&arena->lock);
 		pthread_mutex_lock(&arena->lock);
 	}
+	return moved;
+}
+
+static unsigned int class_compact(struct arena *arena, struct size_class *class,
+				  unsigned int max)
+{
+	unsigned int moved = 0;
+
+	for (unsigned int q = 0; q < QUEUES && moved < max; q++)
+		moved += queue_compact(arena, class, &class->queue[q],
+				       max - moved);
 	return moved;
 }
 
@@ -150,7 +177,7 @@ static uint64_t idle_reserve(struct arena *arena, bool *more)
 					     ARENA_PAGE / IDLE_RESERVE_PART;
 
 	pthread_mutex_lock(&arena->lock);
-	if (list_empty(&arena->spans))
+	if (!arena->queue_pages[QUEUE_SMALL] && !arena->queue_pages[QUEUE_MAIN])
 		reserve = 0;
 	*more = arena->demand && arena->idle_pages > reserve;
 	reserve += arena->demand;
@@ -204,66 +231,6 @@ unsigned int arena_punch(struct arena *arena, unsigned int max, bool all)
 	return punched ? punched : more;
 }
 
-/* Evict what a span holds.  arena->lock held.  True if the span has ended. */
-static bool span_evict(struct arena *arena, struct span *span)
-{
-	bool ended;
-
-	span->busy++;
-	for (unsigned int i = 0; i < span->slots; i++) {
-		struct slot *slot = &span->slot[i];
-		pthread_mutex_t *stripe;
-		struct tmem_leaf *leaf =
-			slot_leaf_trylock(arena, slot, &stripe);
-		struct tmem_object *object;
-
-		if (!leaf)
-			continue;
-		object = leaf_object(arena, leaf);
-		atomic_fetch_add(&object->pool->count.evictions, 1);
-		leaf_forget(object, leaf, slot->entry);
-		leaf_unlock_lazy(object->pool, leaf);
-		slot_release(arena, span, i);
-	}
-	span->busy--;
-	ended = !span->used;
-	if (ended)
-		span_end(arena, span);
-	return ended;
-}
-
-uint64_t arena_evict(struct arena *arena, uint64_t bytes)
-{
-	uint64_t freed = 0;
-	unsigned int tries = 0;
-
-	while (freed < bytes && tries++ < 1024) {
-		struct span *span;
-		unsigned int pages;
-
-		pthread_mutex_lock(&arena->lock);
-		if (list_empty(&arena->spans)) {
-			pthread_mutex_unlock(&arena->lock);
-			break;
-		}
-		span = container_of(arena->spans.next, struct span, age);
-		pages = span->pages;
-		if (span->busy) {
-			pthread_mutex_unlock(&arena->lock);
-			break;
-		}
-		if (span_evict(arena, span)) {
-			freed += (uint64_t)pages * ARENA_PAGE;
-		} else {
-			/* Partly busy: it had its chance, to the end. */
-			list_del(&span->age);
-			list_add_tail(&arena->spans, &span->age);
-		}
-		pthread_mutex_unlock(&arena->lock);
-	}
-	return freed;
-}
-
 uint64_t arena_slack(struct arena *arena)
 {
 	uint64_t pages;
@@ -273,8 +240,10 @@ uint64_t arena_slack(struct arena *arena)
 	for (unsigned int i = 0; i < CLASSES; i++) {
 		struct size_class *class = &arena->class[i];
 
-		pages += (class->spans * class->slots - class->used) /
-			 class->slots * class->pages;
+		for (unsigned int q = 0; q < QUEUES; q++)
+			pages += (class->queue[q].spans * class->slots -
+				  class->queue[q].used) /
+				 class->slots * class->pages;
 	}
 	pthread_mutex_unlock(&arena->lock);
 	return pages * ARENA_PAGE;

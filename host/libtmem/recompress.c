@@ -228,8 +228,9 @@ static struct span *span_take(struct arena *arena)
 	struct span *span = NULL;
 
 	pthread_mutex_lock(&arena->lock);
-	if (!list_empty(&arena->spans)) {
-		span = container_of(arena->spans.next, struct span, age);
+	if (!list_empty(&arena->spans[QUEUE_SMALL])) {
+		span = container_of(arena->spans[QUEUE_SMALL].next, struct span,
+				    age);
 		if (!is_due(span, now) || span->busy == SPAN_BUSY_MAX)
 			span = NULL;
 	}
@@ -238,7 +239,7 @@ static struct span *span_take(struct arena *arena)
 		span->looked = true;
 		span->due = now + arena->tenant->store->recompress.after_s;
 		list_del(&span->age);
-		list_add_tail(&arena->spans, &span->age);
+		list_add_tail(&arena->spans[QUEUE_SMALL], &span->age);
 	}
 	pthread_mutex_unlock(&arena->lock);
 	return span;
@@ -312,9 +313,9 @@ static int arena_due_s(struct arena *arena)
 	int due = -1;
 
 	pthread_mutex_lock(&arena->lock);
-	if (!list_empty(&arena->spans)) {
-		struct span *span =
-			container_of(arena->spans.next, struct span, age);
+	if (!list_empty(&arena->spans[QUEUE_SMALL])) {
+		struct span *span = container_of(arena->spans[QUEUE_SMALL].next,
+						 struct span, age);
 
 		due = is_due(span, now) ? 0 : (uint16_t)(span->due - now);
 	}

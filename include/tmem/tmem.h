@@ -215,8 +215,9 @@ int tmem_step_due(struct tmem_store *store);
 
 /*
  * Give memory back to the host now: empty memory, what packing frees, then
- * ephemeral pages, oldest first.  Returns the bytes given back, which may be more
- * or less than @bytes.  Never removes a persistent page.  Takes its time, up to
+ * ephemeral pages, those first that are old and that nobody got lately.  Returns
+ * the bytes given back, which may be more or less than @bytes.  Never removes a
+ * persistent page.  Takes its time, up to
  * some 10 us a page that is packed; others' ops do not wait longer than for a
  * span.
  */
@@ -230,13 +231,13 @@ struct tmem_limits {
 	/* Held bytes of persistent pages beyond which puts that exceed the
 	 * reservation are refused.  0: the store's max_bytes. */
 	uint64_t persistent_max;
-	/* Held bytes of ephemeral pages beyond which the oldest are evicted.
-	 * 0: the store's max_bytes.  UINT64_MAX: no ephemeral page is kept. */
+	/* Held bytes of ephemeral pages beyond which such are evicted as are
+	 * old and as nobody got lately.  0: the store's max_bytes.  UINT64_MAX: no ephemeral page is kept. */
 	uint64_t ephemeral_max;
 	/*
 	 * What the tenant may have of the room that no reservation takes, beside
-	 * the others': who holds most ephemeral bytes for its weight loses the
-	 * oldest of them when anybody needs room.  More weight, more room.
+	 * the others': who holds most ephemeral bytes for its weight loses some
+	 * of them when anybody needs room.  More weight, more room.
 	 * 1 .. TMEM_MAX_WEIGHT; 0: TMEM_DEFAULT_WEIGHT.
 	 */
 	uint32_t weight;
