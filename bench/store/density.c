@@ -32,6 +32,31 @@ double proc_kb(const char *path, const char *key)
 	return value;
 }
 
+/* Blocks of the memfds, each once: a tenant has two descriptors of each. */
+static double memfd_bytes(int folder, const char *name)
+{
+	static ino_t seen[2048];
+	static unsigned int count;
+	char target[64] = "";
+	struct stat stat;
+
+	if (!name) { /* begin anew */
+		count = 0;
+		return 0;
+	}
+	if (readlinkat(folder, name, target, sizeof(target) - 1) <= 0 ||
+	    strncmp(target, "/memfd:tmem", 11) ||
+	    fstatat(folder, name, &stat, 0))
+		return 0;
+	for (unsigned int i = 0; i < count; i++)
+		if (seen[i] == stat.st_ino)
+			return 0;
+	if (count == ARRAY_SIZE(seen))
+		die("more than %u memfds", count);
+	seen[count++] = stat.st_ino;
+	return stat.st_blocks * 512.0;
+}
+
 double kernel_bytes(void)
 {
 	double bytes =
@@ -40,18 +65,12 @@ double kernel_bytes(void)
 	DIR *dir = opendir("/proc/self/fd");
 	struct dirent *entry;
 
-	while (dir && (entry = readdir(dir))) {
-		char target[64] = "";
-		struct stat stat;
-
-		if (readlinkat(dirfd(dir), entry->d_name, target,
-			       sizeof(target) - 1) > 0 &&
-		    !strncmp(target, "/memfd:tmem", 11) &&
-		    !fstatat(dirfd(dir), entry->d_name, &stat, 0))
-			bytes += stat.st_blocks * 512.0;
-	}
-	if (dir)
-		closedir(dir);
+	if (!dir)
+		die("/proc/self/fd: cannot be read");
+	memfd_bytes(-1, NULL);
+	while ((entry = readdir(dir)))
+		bytes += memfd_bytes(dirfd(dir), entry->d_name);
+	closedir(dir);
 	return bytes;
 }
 

@@ -13,7 +13,7 @@
 static struct figure figures[128];
 
 static struct group groups[] = {
-	{ .key = "checksum", .title = "checksum (CRC-32C) alone" },
+	{ .key = "checksum", .title = "CRC-32C alone, of the same chunks" },
 	{ .key = "tenants", .title = "64 tenants of 1 MiB in one store" },
 	{ .key = "freed",
 	  .title = "a random 90 % of a tenant's pages freed; one thread calls "
@@ -23,9 +23,9 @@ static struct group groups[] = {
 		  "single pages at a fixed rate, from when each was due, while "
 		  "a thread calls tmem_step()" },
 	{ .key = "pages", .title = "gets among many real pages" },
-	{ .key = "zram", .title = "zram through its block device" },
+	{ .key = "zram", .title = "the same pages through its block device" },
 	{ .key = "index",
-	  .title = "index test: keys alone, all pages same-filled" },
+	  .title = "a test of the index alone: all pages are same-filled" },
 	{ 0 },
 };
 

@@ -148,6 +148,7 @@ static void bytes_run(uint32_t pages)
 enum pass {
 	GET_SINGLE,
 	GET_RUN,
+	FILL,
 	FLUSH_SINGLE,
 	FLUSH_RUN,
 	MISS_SINGLE,
@@ -205,6 +206,19 @@ static double pass_ns(struct index *index, enum tmem_verb verb,
 	return (cpu_s() - start) / (visits / run * run) * 1e9;
 }
 
+/* What a get cannot do without, into the pages that gets of runs have. */
+static double fill_ns(struct index *index)
+{
+	double start;
+
+	evict_caches(index->evict);
+	start = cpu_s();
+	for (uint32_t i = 0; i < VISITS; i++)
+		fill_word((uint32_t *)(index->worker.ring + i % MAX_RUN * PAGE),
+			  word_of(i));
+	return (cpu_s() - start) / VISITS * 1e9;
+}
+
 /* What pass_ns() of a flush removed. */
 static void put_back(struct index *index, unsigned int run, uint32_t visits,
 		     uint64_t random)
@@ -231,6 +245,7 @@ static void one_round(struct index *index, unsigned int round,
 		pass_ns(index, TMEM_GET, 1, VISITS, 3 * round + 3, true);
 	ns[GET_RUN] =
 		pass_ns(index, TMEM_GET, MAX_RUN, VISITS, 3 * round + 3, true);
+	ns[FILL] = fill_ns(index);
 	ns[FLUSH_SINGLE] = pass_ns(index, TMEM_FLUSH, 1, gone, single, true);
 	ns[MISS_SINGLE] = pass_ns(index, TMEM_GET, 1, gone, single, false);
 	put_back(index, 1, gone, single);
@@ -242,18 +257,26 @@ static void one_round(struct index *index, unsigned int round,
 static void note(bool many, const double ns[PASSES])
 {
 	static const char *const keys[2][PASSES] = {
-		{ "few_get_ns", "few_get_run_ns", "few_flush_ns",
+		{ "few_get_ns", "few_get_run_ns", "few_fill_ns", "few_flush_ns",
 		  "few_flush_run_ns", "few_miss_ns", "few_miss_run_ns" },
-		{ "get_ns", "get_run_ns", "flush_ns", "flush_run_ns", "miss_ns",
-		  "miss_run_ns" },
+		{ "get_ns", "get_run_ns", "fill_ns", "flush_ns", "flush_run_ns",
+		  "miss_ns", "miss_run_ns" },
 	};
 	static const char *const what[2][PASSES] = {
-		{ "10^5 keys: get at random", "get in runs of 16, a page",
-		  "flush at random", "flush in runs of 16, a page",
-		  "miss at random", "miss in runs of 16, a page" },
-		{ "all keys: get at random", "get in runs of 16, a page",
-		  "flush at random", "flush in runs of 16, a page",
-		  "miss at random", "miss in runs of 16, a page" },
+		{ "10^5 keys: get at random",
+		  "10^5 keys: get in runs of 16, a page",
+		  "10^5 keys: filling the page alone",
+		  "10^5 keys: flush at random",
+		  "10^5 keys: flush in runs of 16, a page",
+		  "10^5 keys: miss at random",
+		  "10^5 keys: miss in runs of 16, a page" },
+		{ "all keys: get at random",
+		  "all keys: get in runs of 16, a page",
+		  "all keys: filling the page alone",
+		  "all keys: flush at random",
+		  "all keys: flush in runs of 16, a page",
+		  "all keys: miss at random",
+		  "all keys: miss in runs of 16, a page" },
 	};
 
 	for (unsigned int i = 0; i < PASSES; i++)

@@ -208,15 +208,16 @@ static void print_figure(const struct figure *figure)
 	struct quartiles q;
 
 	if (!figure->count) {
-		printf("  %-52s not measured\n", figure->what);
+		printf("  %-58s not measured\n", figure->what);
 		return;
 	}
 	memcpy(values, figure->value, sizeof(values));
 	q = quartiles(values, figure->count);
-	if (q.median >= 1e5)
-		printf("  %-52s %10.0f", figure->what, q.median);
+	printf("  %-58s ", figure->what);
+	if (!*figure->unit && q.median == (uint64_t)q.median)
+		printf("%10.0f", q.median);
 	else
-		printf("  %-52s %10.3f", figure->what, q.median);
+		printf("%10.3f", q.median);
 	printf(" %-3s", figure->unit);
 	if (q.q1 < q.q3)
 		printf(" (%.3f-%.3f)", q.q1, q.q3);

@@ -133,12 +133,14 @@ void checksum_run(struct bench *bench, const char *corpus, double single_us,
 	single = checksum_us(bench, 1);
 	run = checksum_us(bench, 16);
 	figure_note("checksum", anon ? "anon_ns" : "libs_ns",
-		    anon ? "one page, anonymous memory" : "one page, libraries",
-		    "ns", single * 1000);
+		    anon ? "anon: a page" : "libs: a page", "ns",
+		    single * 1000);
 	figure_note("checksum", anon ? "anon_share" : "libs_share",
-		    "two of them over put + get, single pages", "",
-		    2 * single / single_us);
+		    anon ? "anon: share of put + get, single pages"
+			 : "libs: share of put + get, single pages",
+		    "", 2 * single / single_us);
 	figure_note("checksum", anon ? "anon_share_16" : "libs_share_16",
-		    "two of them over put + get, runs of 16", "",
-		    2 * run / run_us);
+		    anon ? "anon: share of put + get, runs of 16"
+			 : "libs: share of put + get, runs of 16",
+		    "", 2 * run / run_us);
 }
