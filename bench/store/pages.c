@@ -12,8 +12,8 @@
 #define MANY 5000000u
 #define LESS 1000000u
 /* Of a quick run. */
-#define FEW_QUICK  20000u
-#define MANY_QUICK 200000u
+#define FEW_QUICK  10000u
+#define MANY_QUICK 100000u
 /* Left to the rest of the machine. */
 #define SPARE_BYTES (3 * GIB)
 #define GETS	    50000u

@@ -131,8 +131,9 @@ void proc_value(const char *path, const char *key, char *value, size_t size)
 
 static void print_held(const char *what, const struct held *held)
 {
-	printf("    %-20s %6.3f %6.3f  less 1 MiB %6.3f %6.3f\n", what,
-	       held->library, held->kernel, held->library_less,
+	printf("    %-20s %6.3f %6.3f (%+.1f %%)  less 1 MiB %6.3f %6.3f\n",
+	       what, held->library, held->kernel,
+	       100 * (held->library / held->kernel - 1), held->library_less,
 	       held->kernel_less);
 }
 

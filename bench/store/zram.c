@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,8 @@
 #define ENTRY_BYTES  16
 #define HANDLE_BYTES 8
 
-static int made = -1; /* the device's number */
+static int made = -1;	/* the device's number */
+static int opened = -1; /* its descriptor */
 
 /* ----------------------------------------------------------------- device */
 
@@ -50,12 +52,29 @@ static void remove_device(void)
 {
 	char number[16];
 
+	if (opened >= 0)
+		close(opened);
+	opened = -1;
 	if (made < 0)
 		return;
 	set("reset", "1");
 	snprintf(number, sizeof(number), "%d", made);
 	write_text(CONTROL "/hot_remove", number);
 	made = -1;
+}
+
+/* Ctrl-C: its memory would stay. */
+static void interrupted(int signal)
+{
+	remove_device();
+	_exit(128 + signal);
+}
+
+static void remove_in_the_end(void)
+{
+	atexit(remove_device);
+	signal(SIGINT, interrupted);
+	signal(SIGTERM, interrupted);
 }
 
 static void load_module(void)
@@ -91,7 +110,6 @@ static int make_device(uint32_t pages, const char **why)
 {
 	char size[32];
 	FILE *file;
-	int fd;
 
 	if (access(CONTROL, F_OK))
 		load_module();
@@ -103,10 +121,10 @@ static int make_device(uint32_t pages, const char **why)
 	*why = "needs root";
 	if (!file)
 		return -1;
+	remove_in_the_end();
 	if (fscanf(file, "%d", &made) != 1)
 		made = -1;
 	fclose(file);
-	atexit(remove_device);
 	snprintf(size, sizeof(size), "%ju", (uintmax_t)2 * pages * PAGE);
 	*why = "this kernel's has no LZ4";
 	if (made < 0 || !set("comp_algorithm", "lz4"))
@@ -114,8 +132,8 @@ static int make_device(uint32_t pages, const char **why)
 	*why = "its device cannot be used";
 	if (!set("disksize", size))
 		return -1;
-	fd = open_device();
-	return fd;
+	opened = open_device();
+	return opened;
 }
 
 /* Bytes held, by zram's count, which has no tables. */
@@ -252,6 +270,5 @@ void zram_run(struct bench *bench, unsigned int rounds)
 	}
 	note_held_ratio(bench, "churned", "held / compressed after overwrites",
 			"churned_all", "the same with its table and handles");
-	close(bench->zram);
 	remove_device();
 }
