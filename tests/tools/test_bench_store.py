@@ -14,7 +14,8 @@ import tomllib
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ROWS = {f"{name}_{run}" for name in ("put_overwrite", "put_grow", "get_random") for run in (1, 16)}
 THREADS = {f"{verb}_2_threads{own}" for verb in ("put", "get") for own in ("", "_own")}
-PASSES = [f"{verb}{run}_ns" for verb in ("get", "flush", "miss") for run in ("", "_run")] + ["fill_ns"]
+PASSES = ["fill_ns"] + [f"{verb}{run}_ns" for verb in ("get", "flush", "miss")
+                        for run in ("", "_run")]
 # By group: figures that are there, whatever the machine.  The second set may be null: on
 # a busy machine its goal may be reached late, or a few gets be all there were.
 GROUPS = {
