@@ -46,8 +46,16 @@ void corpus_processes(struct corpus *corpus, const char *script,
 		      uint32_t pages);
 /* Up to @pages pages of shared libraries' and programs' files. */
 void corpus_libraries(struct corpus *corpus, uint32_t pages);
+/*
+ * Page @number of as many as are wanted, the same every time: a page of the
+ * corpus, or, where that is too small, the head of one and the tail of another,
+ * cut at a multiple of 64 bytes, which is put together in @buffer.
+ */
+const char *corpus_any_page(const struct corpus *corpus, uint32_t number,
+			    char *buffer);
 void corpus_free(struct corpus *corpus);
 /* Memory that is neither in huge pages nor shared; zeroed and touched. */
 void *small_pages(size_t bytes);
+void small_pages_free(void *memory, size_t bytes);
 
 #endif /* BENCH_H */

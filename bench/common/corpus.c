@@ -34,6 +34,11 @@ void *small_pages(size_t bytes)
 	return memory;
 }
 
+void small_pages_free(void *memory, size_t bytes)
+{
+	munmap(memory, bytes);
+}
+
 /* ------------------------------------------------------------ unique pages */
 
 /* Open addressing; the table is a power of two, at least twice the pages. */
@@ -122,6 +127,25 @@ static void corpus_close(struct corpus *corpus, struct seen *seen,
 		 corpus->name, corpus->pages, corpus->pages * (PAGE / MIB),
 		 (uintmax_t)corpus->seen, (uintmax_t)corpus->same_filled,
 		 (uintmax_t)corpus->duplicates);
+}
+
+/* Of 5 x 10^6 pages that are joined from 32768 some 200 pairs are the same. */
+const char *corpus_any_page(const struct corpus *corpus, uint32_t number,
+			    char *buffer)
+{
+	uint64_t random = (number + 1) * 0x9e3779b97f4a7c15ull;
+	uint32_t head, tail, cut;
+
+	if (number < corpus->pages)
+		return corpus->page[number];
+	next_random(&random);
+	head = next_random(&random) % corpus->pages;
+	tail = next_random(&random) % (corpus->pages - 1);
+	tail += tail >= head;
+	cut = 64 * (1 + next_random(&random) % (PAGE / 64 - 1));
+	memcpy(buffer, corpus->page[head], cut);
+	memcpy(buffer + cut, corpus->page[tail] + cut, PAGE - cut);
+	return buffer;
 }
 
 void corpus_free(struct corpus *corpus)

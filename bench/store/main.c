@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * bench-store: options, and rounds within a time
+ * bench-store: options, what runs when, and rounds within a time
  */
 #include <getopt.h>
 #include <malloc.h>
@@ -10,70 +10,183 @@
 
 #include "bench-store.h"
 
-/* The whole run takes 2 minutes at most, a quick one 20 seconds. */
+/* The whole run takes 8 minutes at most, a quick one 40 seconds. */
 static const struct plan {
 	uint32_t anon, libs; /* pages; 64 MiB at least */
 	unsigned int rounds, min_rounds;
-	double seconds; /* no round begins after this share of the run */
+	double seconds; /* no round of a corpus begins later than that */
+	unsigned int latency_rounds, zram_rounds;
 } plans[] = {
-	{ 32768, 24576, 9, 3, 90 },
-	{ 16384, 16384, 3, 1, 12 },
+	{ 32768, 24576, 9, 3, 50, 9, 3 },
+	{ 16384, 16384, 3, 1, 4, 1, 1 },
 };
 
-/*
- * All of one corpus, or one row of it; the clock must not pass @deadline by
- * more than a round.
- */
-static void measure(struct result *result, const struct plan *plan,
-		    const char *only, double deadline)
-{
-	struct corpus *corpus = result->corpus;
-	struct bench *bench;
-	unsigned int round;
-	double said = 0;
+/* What can be asked for alone, beside a row. */
+static const char *const groups[] = { "threads", "checksum", "density",
+				      "tenants", "freed",    "latency",
+				      "pages",	 "zram",     "index" };
 
-	if (!only) {
-		density_measure(corpus, corpus->pages, &result->whole);
-		density_measure(corpus, 8 * MIB / PAGE, &result->small);
-	}
-	/* What malloc() kept of that must not look like memory of the next. */
-	malloc_trim(0);
-	bench = bench_create(corpus);
-	result->mean_length = bench_mean_length(bench);
-	result->raw_share = bench_raw_share(bench);
-	for (round = 0; round < plan->rounds; round++) {
-		if (round >= plan->min_rounds && now_s() > deadline)
-			break;
-		for (unsigned int i = 0; i < ROWS; i++) {
-			if (only && strcmp(only, row_key(i)))
-				continue;
-			if (now_s() - said > 4) {
-				progress("corpus '%s': round %u of %u, %s",
-					 corpus->name, round + 1, plan->rounds,
-					 row_key(i));
-				said = now_s();
-			}
-			result->measured[i] = bench_row(
-				bench, i, round, &result->sample[i][round]);
+struct run {
+	const struct plan *plan;
+	bool quick;
+	const char *only;
+};
+
+static bool wanted(const struct run *run, const char *group)
+{
+	return !run->only || !strcmp(run->only, group);
+}
+
+static bool wanted_row(const struct run *run, enum row_id row)
+{
+	if (wanted(run, row_key(row)))
+		return true;
+	if (!strcmp(run->only, "threads"))
+		return row_of_threads(row);
+	/* Its share is of these. */
+	return !strcmp(run->only, "checksum") &&
+	       (row == PUT_OVERWRITE_1 || row == PUT_OVERWRITE_16 ||
+		row == GET_RANDOM_1 || row == GET_RANDOM_16);
+}
+
+static bool wanted_rows(const struct run *run)
+{
+	for (unsigned int i = 0; i < ROWS; i++)
+		if (wanted_row(run, i))
+			return true;
+	return false;
+}
+
+static void round_run(const struct run *run, struct bench *bench,
+		      struct result *result, unsigned int round)
+{
+	static double said;
+
+	for (unsigned int i = 0; i < ROWS; i++) {
+		if (!wanted_row(run, i))
+			continue;
+		if (now_s() - said > 4) {
+			progress("corpus '%s': round %u of %u, %s",
+				 result->corpus->name, round + 1,
+				 run->plan->rounds, row_key(i));
+			said = now_s();
 		}
+		result->measured[i] =
+			bench_row(bench, i, round, &result->sample[i][round]);
+	}
+	if (wanted(run, "checksum"))
+		checksum_run(
+			bench, result->corpus->name,
+			result->sample[PUT_OVERWRITE_1][round].tmem_us +
+				result->sample[GET_RANDOM_1][round].tmem_us,
+			result->sample[PUT_OVERWRITE_16][round].tmem_us +
+				result->sample[GET_RANDOM_16][round].tmem_us);
+}
+
+static void rounds_run(const struct run *run, struct bench *bench,
+		       struct result *result)
+{
+	double start = now_s();
+	unsigned int round;
+
+	for (round = 0; round < run->plan->rounds; round++) {
+		if (round >= run->plan->min_rounds &&
+		    now_s() - start > run->plan->seconds)
+			break;
+		round_run(run, bench, result, round);
 	}
 	result->rounds = round;
-	drop_noise(result);
+}
+
+/* What needs both sides to be there. */
+static void sides_run(const struct run *run, struct result *result, bool anon)
+{
+	struct bench *bench;
+
+	/* What malloc() kept must not look like memory of the next. */
+	malloc_trim(0);
+	bench = bench_create(result->corpus);
+	result->mean_length = bench_mean_length(bench);
+	result->raw_share = bench_raw_share(bench);
+	if (wanted_rows(run))
+		rounds_run(run, bench, result);
+	if (anon && wanted(run, "latency")) {
+		progress("latency at a fixed rate");
+		for (unsigned int i = 0; i < run->plan->latency_rounds; i++)
+			latency_run(bench, i);
+	}
 	bench_verify(bench);
+	if (anon && wanted(run, "zram"))
+		zram_run(bench, run->plan->zram_rounds);
 	bench_destroy(bench);
 	malloc_trim(0);
 }
 
+static void corpus_run(const struct run *run, struct result *result, bool anon)
+{
+	struct corpus *corpus = result->corpus;
+
+	if (wanted(run, "density"))
+		density_run(corpus, run->quick, result->density);
+	if (anon && wanted(run, "tenants"))
+		tenants_run(corpus);
+	if (anon && wanted(run, "freed"))
+		freed_run(corpus, run->quick);
+	sides_run(run, result, anon);
+	if (anon && wanted(run, "pages"))
+		pages_run(corpus, result->mean_length, run->quick);
+}
+
+/* Of which corpora something is wanted. */
+static bool wanted_corpus(const struct run *run, bool anon)
+{
+	static const char *const both[] = { "density", "checksum" };
+
+	if (run->only && !strcmp(run->only, "index"))
+		return false;
+	if (anon || wanted_rows(run))
+		return true;
+	for (unsigned int i = 0; i < ARRAY_SIZE(both); i++)
+		if (wanted(run, both[i]))
+			return true;
+	return false;
+}
+
+/* ----------------------------------------------------------------- options */
+
 static void usage(void)
 {
 	fprintf(stderr, "usage: bench-store --script PROCESSES.PY [--quick] "
-			"[--json FILE] [--commit TEXT]\n");
+			"[--row NAME] [--json FILE] [--commit TEXT]\n");
 	exit(2);
 }
 
-int main(int argc, char **argv)
+static void check_row(const char *only)
 {
-	static const struct option options[] = {
+	for (unsigned int i = 0; i < ARRAY_SIZE(groups); i++)
+		if (!strcmp(only, groups[i]))
+			return;
+	for (unsigned int i = 0; i < ROWS; i++)
+		if (!strcmp(only, row_key(i)))
+			return;
+	fprintf(stderr, "bench-store: --row %s: there are", only);
+	for (unsigned int i = 0; i < ARRAY_SIZE(groups); i++)
+		fprintf(stderr, " %s", groups[i]);
+	for (unsigned int i = 0; i < ROWS; i++)
+		fprintf(stderr, " %s", row_key(i));
+	fprintf(stderr, "\n");
+	exit(1);
+}
+
+struct options {
+	struct run run;
+	struct run_facts facts;
+	const char *json, *script;
+};
+
+static void parse(int argc, char **argv, struct options *options)
+{
+	static const struct option names[] = {
 		{ "quick", no_argument, NULL, 'q' },
 		{ "json", required_argument, NULL, 'j' },
 		{ "row", required_argument, NULL, 'r' },
@@ -81,44 +194,56 @@ int main(int argc, char **argv)
 		{ "commit", required_argument, NULL, 'c' },
 		{ 0 },
 	};
-	struct run_facts facts = { .commit = "unknown" };
-	static struct result results[2];
-	struct corpus corpora[2] = { 0 };
-	const char *json = NULL, *script = NULL, *only = NULL;
-	const struct plan *plan;
-	double start = now_s();
 	int option;
 
-	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
 		if (option == 'q')
-			facts.quick = true;
+			options->run.quick = true;
 		else if (option == 'j')
-			json = optarg;
+			options->json = optarg;
 		else if (option == 'r')
-			only = optarg;
+			options->run.only = optarg;
 		else if (option == 's')
-			script = optarg;
+			options->script = optarg;
 		else if (option == 'c')
-			facts.commit = optarg;
+			options->facts.commit = optarg;
 		else
 			usage();
 	}
-	if (optind != argc || !script)
+	if (optind != argc || !options->script)
 		usage();
-	plan = &plans[facts.quick];
+	if (options->run.only)
+		check_row(options->run.only);
+	options->facts.quick = options->run.quick;
+	options->run.plan = &plans[options->run.quick];
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = { .facts = { .commit = "unknown" } };
+	static struct result results[2];
+	struct corpus corpora[2] = { 0 };
+	const struct run *run = &options.run;
+	double start = now_s();
+
+	parse(argc, argv, &options);
 	for (unsigned int i = 0; i < 2; i++) {
+		if (!wanted_corpus(run, !i))
+			continue;
 		if (i)
-			corpus_libraries(&corpora[i], plan->libs);
+			corpus_libraries(&corpora[i], run->plan->libs);
 		else
-			corpus_processes(&corpora[i], script, plan->anon);
+			corpus_processes(&corpora[i], options.script,
+					 run->plan->anon);
 		results[i].corpus = &corpora[i];
-		measure(&results[i], plan, only,
-			start + plan->seconds * (i + 1) / 2);
+		corpus_run(run, &results[i], !i);
 		corpus_free(&corpora[i]);
 	}
-	facts.seconds = now_s() - start;
-	print_table(&facts, results, 2);
-	if (json)
-		write_json(json, &facts, results, 2);
+	if (wanted(run, "index"))
+		index_run(run->quick);
+	options.facts.seconds = now_s() - start;
+	print_table(&options.facts, results, 2);
+	if (options.json)
+		write_json(options.json, &options.facts, results, 2);
 	return 0;
 }
