@@ -427,12 +427,17 @@ int segment_populate(struct arena *arena, uint32_t number, uint16_t mask)
 	return 0;
 }
 
-void segment_punch(struct arena *arena, uint32_t number, uint16_t mask)
+void segments_punch(struct arena *arena, uint32_t number, const uint16_t *mask,
+		    unsigned int count)
 {
-	for (unsigned int page = 0; page < SEGMENT_PAGES; page++) {
+	unsigned int pages = count * SEGMENT_PAGES;
+
+	for (unsigned int page = 0; page < pages; page++) {
 		unsigned int run = 0;
 
-		while (page + run < SEGMENT_PAGES && mask & 1u << (page + run))
+		while (page + run < pages &&
+		       mask[(page + run) / SEGMENT_PAGES] &
+			       1u << (page + run) % SEGMENT_PAGES)
 			run++;
 		if (!run)
 			continue;
@@ -443,6 +448,11 @@ void segment_punch(struct arena *arena, uint32_t number, uint16_t mask)
 			run * ARENA_PAGE);
 		page += run;
 	}
+}
+
+void segment_punch(struct arena *arena, uint32_t number, uint16_t mask)
+{
+	segments_punch(arena, number, &mask, 1);
 }
 
 struct span *span_new(struct arena *arena, unsigned int class_index,

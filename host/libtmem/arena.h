@@ -236,6 +236,9 @@ int group_make(struct arena *arena, uint32_t first);
 /* Host memory for pages of a segment, or none.  No lock is held. */
 int segment_populate(struct arena *arena, uint32_t number, uint16_t mask);
 void segment_punch(struct arena *arena, uint32_t number, uint16_t mask);
+/* Of @count segments from @number on. */
+void segments_punch(struct arena *arena, uint32_t number, const uint16_t *mask,
+		    unsigned int count);
 /* A span with no slot used, not in any list yet; or NULL. */
 struct span *span_new(struct arena *arena, unsigned int class_index,
 		      uint32_t number, unsigned int page);

@@ -77,8 +77,9 @@ void codec_fill(char *page, uint32_t pattern, uint32_t size)
 		memset(page, 0, size);
 		return;
 	}
-	for (uint32_t i = 0; i < size; i += 8)
-		memcpy(page + i, &word, 8);
+	/* size_t: a counter that may wrap is not vectorised. */
+	for (size_t i = 0; i < size / 8; i++)
+		memcpy(page + 8 * i, &word, 8);
 }
 
 /* ISA-L takes pointers to what it does not change. */

@@ -186,6 +186,57 @@ static uint64_t idle_reserve(struct arena *arena, bool *more)
 	return reserve;
 }
 
+/*
+ * Idle pages of neighbours: one call for what lies in one piece, as each has
+ * all CPUs forget what they know of the mapping.
+ */
+#define PUNCH_SEGMENTS 64u
+struct punch {
+	uint32_t first;
+	unsigned int count, pages;
+	uint16_t mask[PUNCH_SEGMENTS];
+};
+
+/* arena->lock held. */
+static void punch_claim(struct arena *arena, struct punch *punch,
+			uint64_t reserve, unsigned int max)
+{
+	struct segment *segment;
+
+	if (list_empty(&arena->idle))
+		return;
+	segment = container_of(arena->idle.next, struct segment, idle_link);
+	punch->first = segment->number;
+	while (segment->idle && arena->idle_pages > reserve &&
+	       punch->pages < max && punch->count < PUNCH_SEGMENTS) {
+		uint16_t mask = segment->populated & ~segment->used;
+
+		/* Used while they are punched, so that nobody takes them. */
+		segment->used |= mask;
+		segment->populated &= ~mask;
+		arena->idle_pages -= __builtin_popcount(mask);
+		segment_relink(arena, segment);
+		punch->mask[punch->count++] = mask;
+		punch->pages += __builtin_popcount(mask);
+		if (punch->first + punch->count == arena->num_segments)
+			break;
+		segment = segment_of(arena, punch->first + punch->count);
+	}
+}
+
+/* They are punched, and anybody's.  arena->lock held. */
+static void punch_settle(struct arena *arena, const struct punch *punch)
+{
+	for (unsigned int i = 0; i < punch->count; i++) {
+		struct segment *segment = segment_of(arena, punch->first + i);
+
+		segment->used &= ~punch->mask[i];
+		segment_relink(arena, segment);
+	}
+	atomic_fetch_sub(&arena->populated_bytes,
+			 (uint64_t)punch->pages * ARENA_PAGE);
+}
+
 unsigned int arena_punch(struct arena *arena, unsigned int max, bool all)
 {
 	unsigned int punched = 0;
@@ -193,37 +244,20 @@ unsigned int arena_punch(struct arena *arena, unsigned int max, bool all)
 	uint64_t reserve = all ? 0 : idle_reserve(arena, &more);
 
 	while (punched < max) {
-		struct segment *segment;
-		uint32_t number;
-		uint16_t mask;
-		unsigned int pages;
+		struct punch punch = { 0 };
 
 		pthread_mutex_lock(&arena->lock);
-		if (arena->idle_pages <= reserve || list_empty(&arena->idle)) {
-			pthread_mutex_unlock(&arena->lock);
+		punch_claim(arena, &punch, reserve, max - punched);
+		pthread_mutex_unlock(&arena->lock);
+		if (!punch.pages)
 			break;
-		}
-		segment = container_of(arena->idle.next, struct segment,
-				       idle_link);
-		number = segment->number;
-		mask = segment->populated & ~segment->used;
-		pages = __builtin_popcount(mask);
-		/* Used while they are punched, so that nobody takes them. */
-		segment->used |= mask;
-		segment->populated &= ~mask;
-		arena->idle_pages -= pages;
-		segment_relink(arena, segment);
-		pthread_mutex_unlock(&arena->lock);
 
-		segment_punch(arena, number, mask);
+		segments_punch(arena, punch.first, punch.mask, punch.count);
 
 		pthread_mutex_lock(&arena->lock);
-		segment->used &= ~mask;
-		segment_relink(arena, segment);
-		atomic_fetch_sub(&arena->populated_bytes,
-				 (uint64_t)pages * ARENA_PAGE);
+		punch_settle(arena, &punch);
 		pthread_mutex_unlock(&arena->lock);
-		punched += pages;
+		punched += punch.pages;
 	}
 	if (punched < max)
 		punched += cells_punch(arena, max - punched, all);
