@@ -1,9 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Gets of single real pages at random among many, over those among few
+ *
+ * More memory is slower memory, whoever reads it: its page tables are in no
+ * cache.  How much slower is measured beside, by copying as many bytes as a
+ * page has from random places of the same memory: without index, codec and
+ * checksum.
  */
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "sides.h"
 
@@ -79,6 +88,105 @@ static double get_us(struct worker *worker, struct tmem_tenant *tenant,
 	return (cpu_s() - start) / (GETS / TURNS) * 1e6;
 }
 
+/* ---------------------------------------------------------- memory itself */
+
+/* A tenant's stored bytes, to be read. */
+struct data {
+	const char *map;
+	size_t bytes;
+	bool *there; /* by page */
+};
+
+/* Never a hole: reading one would give it memory. */
+static void data_find(struct data *data, int fd)
+{
+	off_t at = 0, end;
+
+	while ((at = lseek(fd, at, SEEK_DATA)) >= 0) {
+		end = lseek(fd, at, SEEK_HOLE);
+		for (; at < end; at += PAGE)
+			data->there[at / PAGE] = true;
+	}
+}
+
+static void data_open(struct data *data, struct tmem_tenant *tenant)
+{
+	int fd[TMEM_TENANT_FDS];
+	volatile char sum = 0;
+	struct stat stat;
+
+	/* The last one has the pages. */
+	tmem_tenant_fds(tenant, fd);
+	if (fstat(fd[1], &stat))
+		die("a tenant's memfd has no size");
+	data->bytes = stat.st_size;
+	data->map = mmap(NULL, data->bytes, PROT_READ, MAP_SHARED, fd[1], 0);
+	data->there = calloc(data->bytes / PAGE + 1, 1);
+	if (data->map == MAP_FAILED || !data->there)
+		die("no memory to map a tenant's pages");
+	data_find(data, fd[1]);
+	for (size_t i = 0; i < data->bytes / PAGE; i++)
+		if (data->there[i])
+			sum += data->map[i * PAGE];
+}
+
+static void data_close(struct data *data)
+{
+	munmap((void *)(uintptr_t)data->map, data->bytes);
+	free(data->there);
+}
+
+/* CPU microseconds of copying @length bytes from a random place. */
+static double copy_us(const struct data *data, size_t length, uint64_t *random,
+		      char *evict)
+{
+	static size_t place[GETS / TURNS];
+	static char copy[PAGE];
+	double start;
+
+	for (uint32_t i = 0; i < GETS / TURNS; i++)
+		do
+			place[i] = next_random(random) % (data->bytes - PAGE) /
+				   64 * 64;
+		while (!data->there[place[i] / PAGE] ||
+		       !data->there[place[i] / PAGE + 1]);
+	evict_caches(evict);
+	start = cpu_s();
+	for (uint32_t i = 0; i < GETS / TURNS; i++) {
+		memcpy(copy, data->map + place[i], length);
+		/* All of it, each time. */
+		__asm__ volatile("" : : "r"(copy) : "memory");
+	}
+	return (cpu_s() - start) / (GETS / TURNS) * 1e6;
+}
+
+static void memory_rounds(struct tmem_tenant *tenant[2], unsigned int rounds,
+			  size_t length, uint64_t *random, char *evict)
+{
+	struct data data[2];
+
+	for (unsigned int i = 0; i < 2; i++)
+		data_open(&data[i], tenant[i]);
+	for (unsigned int round = 0; round < rounds; round++) {
+		double us[2] = { 0 };
+
+		for (unsigned int i = 0; i < 2 * TURNS; i++)
+			us[i % 2] +=
+				copy_us(&data[i % 2], length, random, evict) /
+				TURNS;
+		figure_note("pages", "copy_few_us",
+			    "copying as many bytes, of the memory of few", "us",
+			    us[0]);
+		figure_note("pages", "copy_many_us",
+			    "copying as many bytes, of the memory of many",
+			    "us", us[1]);
+	}
+	for (unsigned int i = 0; i < 2; i++)
+		data_close(&data[i]);
+}
+
+/* ------------------------------------------------------------------ rounds */
+
 static void verify(struct worker *worker, struct tmem_tenant *tenant,
 		   struct corpus *corpus, uint32_t pages, uint64_t *random)
 {
@@ -133,6 +241,7 @@ void pages_run(struct corpus *corpus, double mean_length, bool quick)
 {
 	uint32_t many = many_pages(mean_length, quick);
 	uint32_t pages[2] = { quick ? FEW_QUICK : FEW, many };
+	unsigned int rounds = quick ? 1 : 7;
 	struct tmem_tenant *tenant[2];
 	struct tmem_store *store;
 	struct worker worker;
@@ -153,8 +262,9 @@ void pages_run(struct corpus *corpus, double mean_length, bool quick)
 	tenant[0] = fill(store, corpus, "few", pages[0]);
 	tenant[1] = fill(store, corpus, "many", pages[1]);
 	step_until(store, 1);
-	for (unsigned int round = 0; round < (quick ? 1 : 7); round++)
+	for (unsigned int round = 0; round < rounds; round++)
 		one_round(&worker, tenant, pages, &random, evict);
+	memory_rounds(tenant, rounds, mean_length, &random, evict);
 	verify(&worker, tenant[1], corpus, many, &random);
 	tmem_tenant_drop(tenant[0]);
 	tmem_tenant_drop(tenant[1]);

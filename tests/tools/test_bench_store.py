@@ -36,7 +36,7 @@ GROUPS = {
               {f"{keys}_{name}" for keys in ("few", "less") for name in PASSES}, set())}
 # Groups that a machine may not have: null.
 MAYBE = {
-    "pages": {"few", "many", "few_us", "less_us", "less_ratio"},
+    "pages": {"few", "many", "few_us", "less_us", "less_ratio", "copy_few_us", "copy_many_us"},
     "zram": {"put_us", "get_us", "block_layer_us", "put_ratio", "get_ratio", "put_less_ratio",
              "get_less_ratio", "full", "full_all", "churned", "churned_all"}}
 
