@@ -190,7 +190,7 @@ static void holes_do_not_age(void **state)
 	assert_true(hits > 40);
 	for (uint64_t n = 0; n < hits; n++)
 		assert_int_equal(put_page(&f, n), TMEM_PAGE_OK);
-	scan(&f, &next, 150);
+	scan(&f, &next, 220);
 	for (uint64_t n = 0; n < hits; n++)
 		assert_true(get_page(&f, n));
 	fixture_close(&f);
