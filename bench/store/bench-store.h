@@ -108,6 +108,8 @@ void density_run(struct corpus *corpus, bool quick,
 		 struct density density[DENSITIES]);
 /* 64 tenants of 1 MiB in one store. */
 void tenants_run(struct corpus *corpus);
+/* Takes some three seconds, most of them waiting. */
+void recompress_run(struct corpus *corpus);
 /*
  * What the kernel has given to this process: private memory, page tables,
  * memfds.

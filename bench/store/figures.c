@@ -18,6 +18,8 @@ static struct group groups[] = {
 	{ .key = "freed",
 	  .title = "a random 90 % of a tenant's pages freed; one thread calls "
 		   "tmem_step(), another gets a second tenant's pages" },
+	{ .key = "recompress",
+	  .title = "pages that are not used, compressed once more by zstd" },
 	{ .key = "latency",
 	  .title =
 		  "single pages at a fixed rate, from when each was due, while "

@@ -23,8 +23,9 @@ static const struct plan {
 
 /* What can be asked for alone, beside a row. */
 static const char *const groups[] = { "threads", "checksum", "density",
-				      "tenants", "freed",    "latency",
-				      "pages",	 "zram",     "index" };
+				      "tenants", "freed",    "recompress",
+				      "latency", "pages",    "zram",
+				      "index" };
 
 struct run {
 	const struct plan *plan;
@@ -132,6 +133,8 @@ static void corpus_run(const struct run *run, struct result *result, bool anon)
 		tenants_run(corpus);
 	if (anon && wanted(run, "freed"))
 		freed_run(corpus, run->quick);
+	if (anon && wanted(run, "recompress"))
+		recompress_run(corpus);
 	sides_run(run, result, anon);
 	if (anon && wanted(run, "pages"))
 		pages_run(corpus, result->mean_length, run->quick);

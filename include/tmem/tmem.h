@@ -147,7 +147,7 @@ struct tmem_store_config {
 	 * that were neither put nor got for recompress_after_s seconds, or up to
 	 * twice that; with this share of one CPU's time at most, in percent, 100
 	 * at most.  A page stays that way until it is put again or removed; a
-	 * get of it takes some 5 times as long.  0: never.
+	 * get of it takes some 3 times as long.  0: never.
 	 */
 	uint32_t recompress_percent;
 	/* 1 .. TMEM_MAX_RECOMPRESS_AFTER; 0: 30. */

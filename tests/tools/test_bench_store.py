@@ -27,6 +27,7 @@ GROUPS = {
                "others_p99_ratio_lz4"},
               {"seconds_per_live_gib", "cpu_seconds_per_live_gib", "others_p99_meanwhile_us",
                "others_p99_ratio"}),
+    "recompress": ({"pages", "stored", "held", "cpu_us", "get"}, set()),
     "latency": ({f"{verb}{side}_{percentile}" for verb in ("put", "get")
                  for side, unit in (("", "_us"), ("_lz4", "_us"), ("", "_ratio"))
                  for percentile in (f"p50{unit}", f"p99{unit}", f"p999{unit}")} |
