@@ -638,14 +638,13 @@ bool slot_take(struct arena *arena, struct size_class *class, uint32_t length,
 	span->used++;
 	queue->used++;
 	chunk->length = length;
-	chunk->age = arena->persistent		  ? 0
-		     : chunk->queue == QUEUE_MAIN ? HANDLE_MAIN
-						  : 0;
+	chunk->age = chunk->queue == QUEUE_MAIN ? HANDLE_MAIN : 0;
 	if (!arena->persistent && span_old(arena, span))
 		chunk->age |= HANDLE_YOUNG;
 	atomic_store(&slot->leaf, SLOT_PENDING);
 	if (span->used == span->slots)
 		span_link(arena, span);
+	span->filled = true;
 	if (span->settled) {
 		/* Not any more. */
 		span->settled = false;
@@ -801,8 +800,6 @@ uint16_t *arena_taker(struct arena *arena, tmem_handle handle)
 }
 
 /* ------------------------------------------------------------------ check */
-
-#define FAULT(...) (snprintf(message, size, __VA_ARGS__), -EUCLEAN)
 
 static int span_check(struct arena *arena, struct span *span, uint16_t *used,
 		      char *message, size_t size)

@@ -88,14 +88,13 @@ struct span {
 	uint16_t slots, used, free_head;
 	uint8_t class_index;
 	/* Being compacted, evicted, recompressed: not to be freed. */
-	uint8_t busy : 5;
+	uint8_t busy : 4;
 	/* By recompression; nothing in it is left to try: arena->settled. */
 	uint8_t looked : 1, settled : 1;
+	uint8_t filled : 1; /* a slot was taken since the last look began */
 	uint8_t queue : 1;
 	struct slot slot[];
 };
-
-#define SPAN_BUSY_MAX 31u
 
 struct segment {
 	struct list link;   /* arena->by_run[longest run of free pages] */

@@ -551,8 +551,6 @@ void cells_rebuild(struct arena *arena)
 			block_rebuild(cells, block_of(cells, number));
 }
 
-#define FAULT(...) (snprintf(message, size, __VA_ARGS__), -EUCLEAN)
-
 static int block_check(struct arena *arena, struct block *block, char *message,
 		       size_t size)
 {

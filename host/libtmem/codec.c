@@ -103,6 +103,12 @@ uint32_t codec_checksum(uint32_t seed, uint64_t index, const char *stored,
 	return crc32c(crc32c(seed, &index, sizeof(index)), stored, length);
 }
 
+uint32_t codec_checksum_same(uint32_t seed, uint64_t index, uint32_t pattern)
+{
+	return codec_checksum(seed, index, (const char *)&pattern,
+			      sizeof(pattern));
+}
+
 /* ------------------------------------------------------------------- zstd */
 
 /*

@@ -311,12 +311,14 @@ uint64_t arena_evict(struct arena *arena, uint64_t bytes)
 
 /* ------------------------------------------------------------------ check */
 
-#define FAULT(...) (snprintf(message, size, __VA_ARGS__), -EUCLEAN)
+struct span_sums {
+	uint64_t spans, bytes, pages, used; /* bytes: of descriptors */
+};
 
-/* The same for one list of them, whose pages and slots are added, too. */
+/* The spans of one list; what they have is added to @sums. */
 static int spans_check(struct arena *arena, struct list *head,
-		       unsigned int queue, uint64_t sum[4], char *message,
-		       size_t size)
+		       unsigned int queue, struct span_sums *sums,
+		       char *message, size_t size)
 {
 	uint32_t number = 0;
 
@@ -328,10 +330,10 @@ static int spans_check(struct arena *arena, struct list *head,
 		     (int32_t)(span->number - number) <= 0))
 			return FAULT("span: in another queue, or out of order");
 		number = span->number;
-		sum[0]++;
-		sum[1] += span_bytes(span->slots);
-		sum[2] += span->pages;
-		sum[3] += span->used;
+		sums->spans++;
+		sums->bytes += span_bytes(span->slots);
+		sums->pages += span->pages;
+		sums->used += span->used;
 	}
 	return 0;
 }
@@ -339,20 +341,20 @@ static int spans_check(struct arena *arena, struct list *head,
 int queue_check(struct arena *arena, unsigned int queue, uint64_t *spans,
 		uint64_t *metadata, char *message, size_t size)
 {
-	uint64_t sum[4] = { 0 };
-	int error = spans_check(arena, &arena->spans[queue], queue, sum,
+	struct span_sums sums = { 0 };
+	int error = spans_check(arena, &arena->spans[queue], queue, &sums,
 				message, size);
 
 	if (!error && queue == QUEUE_SMALL)
-		error = spans_check(arena, &arena->settled, queue, sum, message,
-				    size);
+		error = spans_check(arena, &arena->settled, queue, &sums,
+				    message, size);
 	if (error)
 		return error;
-	*spans += sum[0];
-	*metadata += sum[1];
+	*spans += sums.spans;
+	*metadata += sums.bytes;
 	for (unsigned int i = 0; i < CLASSES; i++)
-		sum[3] -= arena->class[i].queue[queue].used;
-	if (sum[3] || sum[2] != arena->queue_pages[queue])
+		sums.used -= arena->class[i].queue[queue].used;
+	if (sums.used || sums.pages != arena->queue_pages[queue])
 		return FAULT("queue %u: slots or pages miscounted", queue);
 	return 0;
 }

@@ -783,8 +783,6 @@ void leaf_remove(struct tmem_object *object, struct tmem_leaf *leaf,
 
 /* ------------------------------------------------------------------ check */
 
-#define FAULT(...) (snprintf(message, size, __VA_ARGS__), -EUCLEAN)
-
 struct found {
 	uint64_t objects, pages, stored;
 };

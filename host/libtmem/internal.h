@@ -217,6 +217,9 @@ unsigned int tenant_recompress(struct tmem_tenant *tenant, unsigned int max);
 unsigned int tenant_release(struct tmem_tenant *tenant, unsigned int max);
 unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max);
 
+/* What the walk of tmem_check() returns where @message says what is wrong. */
+#define FAULT(...) (snprintf(message, size, __VA_ARGS__), -EUCLEAN)
+
 /* ------------------------------------------------------------------ adopt */
 
 /* Pool @id, if the tenant's table has one. */
@@ -305,5 +308,7 @@ size_t codec_state_size(void);
 uint32_t codec_seed(uint32_t pool, const uint8_t id[TMEM_OBJECT_SIZE]);
 uint32_t codec_checksum(uint32_t seed, uint64_t index, const char *stored,
 			uint32_t length);
+/* Of a same-filled page. */
+uint32_t codec_checksum_same(uint32_t seed, uint64_t index, uint32_t pattern);
 
 #endif /* TMEM_INTERNAL_H */

@@ -376,12 +376,11 @@ static int put_page(struct tmem_ctx *ctx, struct tmem_object *object,
 	else
 		cursor_copy(at, page = ctx->page, size, false);
 	codec_encode(ctx, page, size, &encoded);
-	encoded.crc = encoded.type == HANDLE_SAME
-			      ? codec_checksum(ctx->seed, index,
-					       (const char *)&encoded.pattern,
-					       sizeof(encoded.pattern))
-			      : codec_checksum(ctx->seed, index, encoded.data,
-					       encoded.length);
+	encoded.crc =
+		encoded.type == HANDLE_SAME
+			? codec_checksum_same(ctx->seed, index, encoded.pattern)
+			: codec_checksum(ctx->seed, index, encoded.data,
+					 encoded.length);
 	*length = encoded.length;
 	pthread_rwlock_rdlock(&ctx->store->quiesce);
 	error = put_encoded(object, index, left, &encoded);
@@ -519,8 +518,7 @@ static int decode(struct tmem_ctx *ctx, uint64_t index, tmem_handle handle,
 	uint32_t pattern = handle;
 
 	if (handle_type(handle) == HANDLE_SAME) {
-		if (codec_checksum(ctx->seed, index, (const char *)&pattern,
-				   sizeof(pattern)) != ctx->crc)
+		if (codec_checksum_same(ctx->seed, index, pattern) != ctx->crc)
 			return -EIO;
 		codec_fill(page, pattern, size);
 		return 0;

@@ -9,7 +9,7 @@
 #include "internal.h"
 
 /*
- * Populated pages kept in reserve rather than given back: 32 + 1/512, and what
+ * Populated pages kept in reserve rather than given back: 32 + 1/128, and what
  * spans took lately (arena->demand).
  */
 #define IDLE_RESERVE_PAGES 32

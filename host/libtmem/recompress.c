@@ -231,12 +231,13 @@ static struct span *span_take(struct arena *arena)
 	if (!list_empty(&arena->spans[QUEUE_SMALL])) {
 		span = container_of(arena->spans[QUEUE_SMALL].next, struct span,
 				    age);
-		if (!is_due(span, now) || span->busy == SPAN_BUSY_MAX)
+		if (!is_due(span, now))
 			span = NULL;
 	}
 	if (span) {
 		span->busy++;
 		span->looked = true;
+		span->filled = false;
 		span->due = now + arena->tenant->store->recompress.after_s;
 		list_del(&span->age);
 		list_add_tail(&arena->spans[QUEUE_SMALL], &span->age);
@@ -251,7 +252,7 @@ static void span_put(struct arena *arena, struct span *span, bool settled)
 	span->busy--;
 	if (!span->used && !span->busy) {
 		span_end(arena, span);
-	} else if (settled && !span->settled) {
+	} else if (settled && !span->filled) {
 		span->settled = true;
 		list_del(&span->age);
 		list_add_tail(&arena->settled, &span->age);

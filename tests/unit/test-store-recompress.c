@@ -200,6 +200,33 @@ static void owner_is_told_when(void **state)
 	fixture_close(&f);
 }
 
+static void put_one_more(void *arg)
+{
+	put_text(arg, 3, 0);
+}
+
+/* A page that comes to a span while that is looked at has its turn later. */
+static void late_pages_have_their_turn(void **state)
+{
+	struct fixture f;
+
+	open_recompressing(&f, 100, 0);
+	/* One span, whose first slot is free. */
+	for (uint64_t i = 0; i < 3; i++)
+		put_text(&f, i, 0);
+	flush(&f, 0, 1, 0, 1);
+	/* While the second one's new place is made. */
+	f.memory.hook_size = 1;
+	f.memory.hook_arg = &f;
+	f.memory.hook = put_one_more;
+	recompress_all(&f);
+	assert_null(f.memory.hook);
+	assert_int_equal(stats_of(&f).recompressed_pages, 3);
+	for (uint64_t i = 1; i <= 3; i++)
+		assert_int_equal(get_text(&f, i, 0), TMEM_PAGE_OK);
+	fixture_close(&f);
+}
+
 static void bad_values_are_refused(void **state)
 {
 	struct tmem_store_config config = {
@@ -279,6 +306,7 @@ int main(void)
 		cmocka_unit_test(used_pages_are_left_alone),
 		cmocka_unit_test(cpu_time_is_bounded),
 		cmocka_unit_test(owner_is_told_when),
+		cmocka_unit_test(late_pages_have_their_turn),
 		cmocka_unit_test(bad_values_are_refused),
 		cmocka_unit_test(damage_is_found),
 		cmocka_unit_test(heirs_find_them),
