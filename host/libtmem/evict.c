@@ -191,7 +191,8 @@ static unsigned int page_stays(struct arena *arena, const struct span *span,
 	if (handle & HANDLE_TAKEN || object_detached(object) ||
 	    atomic_load(&object->pool->dead))
 		return QUEUES;
-	if (handle & HANDLE_VISITED)
+	/* Of who has less than its weight says: others' pages go first. */
+	if (handle & HANDLE_VISITED || pool_below_share(object->pool))
 		return QUEUE_MAIN;
 	return handle & HANDLE_YOUNG ? span->queue : QUEUES;
 }
@@ -290,6 +291,7 @@ uint64_t arena_evict(struct arena *arena, uint64_t bytes)
 	unsigned int tries = 0, in_vain = 0;
 	uint64_t freed = 0;
 
+	pools_weigh(arena->tenant);
 	while (freed < bytes && tries++ < EVICT_TRIES) {
 		unsigned int pages;
 		struct span *span;

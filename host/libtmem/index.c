@@ -171,6 +171,7 @@ int pool_index_init(struct tmem_pool *pool)
 		return -ENOMEM;
 	pool->buckets = BUCKETS_MIN;
 	pthread_mutex_init(&pool->lock, NULL);
+	pthread_mutex_init(&pool->hand.lock, NULL);
 	for (unsigned int i = 0; i < STRIPES; i++) {
 		pthread_mutex_init(&pool->object_lock[i], NULL);
 		pthread_mutex_init(&pool->stripe[i], NULL);
@@ -184,6 +185,7 @@ void pool_index_destroy(struct tmem_pool *pool)
 		index_free(pool->arena, pool->bucket[i],
 			   segment_buckets(i) * sizeof(uint32_t));
 	pthread_mutex_destroy(&pool->lock);
+	pthread_mutex_destroy(&pool->hand.lock);
 	for (unsigned int i = 0; i < STRIPES; i++) {
 		pthread_mutex_destroy(&pool->object_lock[i]);
 		pthread_mutex_destroy(&pool->stripe[i]);
@@ -300,6 +302,53 @@ static struct tmem_object *object_any(struct tmem_pool *pool)
 	return object;
 }
 
+/* pool->lock held. */
+static void hand_next_bucket(struct tmem_pool *pool)
+{
+	pool->hand.bucket = (pool->hand.bucket + 1) % pool->buckets;
+	pool->hand.object = 0;
+	pool->hand.leaf = pool->hand.entry = 0;
+}
+
+struct tmem_object *object_at_hand(struct tmem_pool *pool)
+{
+	struct tmem_object *first, *object;
+
+	pthread_mutex_lock(&pool->lock);
+	first = object_at(pool, *bucket_at(pool, pool->hand.bucket));
+	object = pool->hand.object ? first : NULL;
+	while (object && object->self != pool->hand.object)
+		object = object_at(pool, object->next);
+	if (!object) {
+		/* It has ended, or the table has grown. */
+		object = first;
+		pool->hand.leaf = pool->hand.entry = 0;
+	}
+	if (object) {
+		pool->hand.object = object->self;
+		object->pins++;
+	} else {
+		hand_next_bucket(pool);
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return object;
+}
+
+void object_pass(struct tmem_object *object)
+{
+	struct tmem_pool *pool = object->pool;
+
+	pthread_mutex_lock(&pool->lock);
+	/* One that is in the table is followed by another of its bucket. */
+	if (!object_detached(object) && object->next) {
+		pool->hand.object = object->next;
+		pool->hand.leaf = pool->hand.entry = 0;
+	} else {
+		hand_next_bucket(pool);
+	}
+	pthread_mutex_unlock(&pool->lock);
+}
+
 /* Onto the list of those that drain, which pins it.  pool->lock held. */
 static void detached_push(struct tmem_pool *pool, struct tmem_object *object)
 {
@@ -353,7 +402,7 @@ void object_detach(struct tmem_object *object)
 		atomic_fetch_add(&pool->tenant->store->draining_pages, pages);
 		atomic_fetch_sub(&pool->count.pages, pages);
 		atomic_fetch_add(&pool->count.flushes, pages);
-		atomic_fetch_sub(raw_bytes(pool), pages * pool->page_size);
+		raw_sub(pool, pages * pool->page_size);
 		object_unlink(pool, object);
 		detached_push(pool, object);
 	}
@@ -712,12 +761,6 @@ unsigned int pool_prune(struct tmem_pool *pool, unsigned int max)
 	return done;
 }
 
-atomic_uint_fast64_t *raw_bytes(struct tmem_pool *pool)
-{
-	return pool->arena->persistent ? &pool->tenant->persistent_raw
-				       : &pool->tenant->ephemeral_raw;
-}
-
 void stored_count(struct tmem_pool *pool, tmem_handle handle, int pages)
 {
 	struct pool_counters *count = &pool->count;
@@ -741,10 +784,10 @@ void leaf_count(struct tmem_object *object, struct tmem_leaf *leaf,
 	stored_count(pool, handle, 1);
 	/* First the pool's, so that object_detach() finds what it takes away.
 	 */
-	atomic_fetch_add(raw_bytes(pool), pool->page_size - claimed);
+	raw_add(pool, pool->page_size - claimed);
 	atomic_fetch_add(&pool->count.pages, 1);
 	if (atomic_fetch_add(&object->pages, 1) & OBJECT_DETACHED) {
-		atomic_fetch_sub(raw_bytes(pool), pool->page_size);
+		raw_sub(pool, pool->page_size);
 		atomic_fetch_sub(&pool->count.pages, 1);
 		atomic_fetch_add(&pool->tenant->store->draining_pages, 1);
 	}
@@ -768,7 +811,7 @@ tmem_handle leaf_forget(struct tmem_object *object, struct tmem_leaf *leaf,
 	if (detached || pool->settled)
 		atomic_fetch_sub(&pool->tenant->store->draining_pages, 1);
 	else
-		atomic_fetch_sub(raw_bytes(pool), pool->page_size);
+		raw_sub(pool, pool->page_size);
 	return handle;
 }
 

@@ -100,6 +100,15 @@ struct pool_counters {
 	atomic_uint_fast64_t gets, misses, io_errors, flushes, evictions;
 };
 
+/* Where clock.c goes on in a pool. */
+struct hand {
+	pthread_mutex_t lock;
+	uint32_t bucket, object; /* its cell; 0: the bucket's first */
+	uint64_t leaf;		 /* whose words are next, or the one after it */
+	unsigned int entry;	 /* of them */
+	uint64_t due;		 /* clock_age(): of a word that it has to go */
+};
+
 struct tmem_pool {
 	struct tmem_tenant *tenant;
 	struct arena *arena;
@@ -130,15 +139,22 @@ struct tmem_pool {
 	/* There may be something in the three above, for pool_clean(). */
 	atomic_bool dirty;
 	struct pool_counters count;
+	/*
+	 * Raw bytes that are the tenant's, claims included; account.c.  Of a
+	 * persistent pool the first @reserved of them are its own
+	 * reservation's.
+	 */
+	atomic_uint_fast64_t raw;
+	/* Of struct tmem_pool_limits, resolved: read without a lock. */
+	atomic_uint_fast64_t reserved, max;
+	atomic_uint weight;
+	struct hand hand;
 };
 
 int pool_index_init(struct tmem_pool *pool);
 void pool_index_destroy(struct tmem_pool *pool);
 /* Frees what is this process's of it, and no cell. */
 void pool_index_forget(struct tmem_pool *pool);
-/* Raw bytes of the tenant's pages of the pool's kind. */
-atomic_uint_fast64_t *raw_bytes(struct tmem_pool *pool);
-
 /* Find; pins the object.  NULL: there is none. */
 struct tmem_object *object_get(struct tmem_pool *pool,
 			       const uint8_t id[TMEM_OBJECT_SIZE]);
@@ -209,6 +225,16 @@ void stored_count(struct tmem_pool *pool, tmem_handle handle, int pages);
 void leaf_remove(struct tmem_object *object, struct tmem_leaf *leaf,
 		 unsigned int entry);
 int index_check(struct tmem_pool *pool, char *message, size_t size);
+
+/* ------------------------------------------------------------ for clock.c */
+
+/*
+ * The object at the pool's hand, pinned, or NULL if the hand has come to a
+ * bucket that is empty and passed it.  hand.lock is held.
+ */
+struct tmem_object *object_at_hand(struct tmem_pool *pool);
+/* The hand passes @object, which is pinned. */
+void object_pass(struct tmem_object *object);
 
 /* ----------------------------------------------------- for adopt.c, radix.c */
 

@@ -8,12 +8,14 @@
  *   quiesce           read by ops, written by tmem_check()
  *   tenants_lock      who is a tenant (read: walk them, drain)
  *   tenant->lock      the table of pools
+ *   hand.lock         where the clock of a pool is
  *   pool->lock        the table of objects, objects' pins
  *   object lock       the object's radix tree (pool->object_lock[])
  *   stripe            words of leaves (pool->stripe[], by object and leaf)
  *   arena->lock       spans, classes, segments
  *   cells->lock       blocks of the index, free cells
  *   store->lock       tenants, dead pools, limits
+ *   claim_lock        who is promised the rest of a reservation
  *
  * A lookup couples them: the inner lock is taken before the outer one is let
  * go, so whoever frees an inner structure holds the outer lock and knows that
@@ -59,6 +61,18 @@ struct tmem_tenant {
 	atomic_uint_fast64_t reserved, persistent_max, ephemeral_max;
 	atomic_uint weight;
 	atomic_uint_fast64_t persistent_raw, ephemeral_raw;
+	/*
+	 * account.c: of the reservation, what no pool has to itself, and raw
+	 * bytes of persistent pages beyond what their pools have to themselves.
+	 */
+	atomic_uint_fast64_t shared, shared_raw;
+	/* Of each number; NULL as long as none has any.  Under ->lock. */
+	struct tmem_pool_limits *pool_limits;
+	atomic_uint_fast64_t pools_reserved; /* written under store->lock */
+	atomic_bool pools_limited;	     /* the same, read without a lock */
+	pthread_mutex_t claim_lock; /* innermost; only where ->pools_limited */
+	/* Ephemeral pools' stored bytes, and weights, when eviction began. */
+	atomic_uint_fast64_t pools_stored, pools_weight;
 	atomic_bool frozen;
 	/*
 	 * Numbers exclusive gets of pages: a taken page knows its own, so that
@@ -72,6 +86,48 @@ struct tmem_tenant {
 	/* What pools that have ended counted. */
 	struct pool_counters past;
 };
+
+/* ---------------------------------------------------------------- account */
+
+#define POOL_LIMITS_BYTES (TMEM_MAX_POOLS * sizeof(struct tmem_pool_limits))
+
+/* Raw bytes of the pool's pages, which are its tenant's, too. */
+void raw_add(struct tmem_pool *pool, uint64_t bytes);
+void raw_sub(struct tmem_pool *pool, uint64_t bytes);
+/*
+ * Is a page of @bytes guaranteed, in a persistent pool?  Then they are added.
+ * 0: one that takes the place of another.
+ */
+bool raw_claim(struct tmem_pool *pool, uint32_t bytes);
+/* Is some of its reservation left? */
+bool raw_left(struct tmem_pool *pool);
+/* What pools may still put of what they have to themselves. */
+uint64_t raw_promised(const struct tmem_tenant *tenant);
+/* Raw bytes of persistent pages that no reservation covers. */
+uint64_t raw_unpromised(const struct tmem_tenant *tenant);
+/* A new pool has the limits of its number.  tenant->lock held. */
+void pool_limits_resolve(struct tmem_pool *pool);
+/* Sum over ephemeral pools, for pool_below_share(). */
+void pools_weigh(struct tmem_tenant *tenant);
+/* Has it less than its weight says, of what its tenant's pools have? */
+bool pool_below_share(const struct tmem_pool *pool);
+
+/* ------------------------------------------------------------------ clock */
+
+/*
+ * Evict pages of an ephemeral pool until @bytes of stored ones are gone, within
+ * bounds.  Bytes.  Under quiesce, read, and no lock from tenant->lock on.
+ */
+uint64_t clock_evict(struct tmem_pool *pool, uint64_t bytes);
+/* The same until its limit is kept; takes its time.  No lock is held. */
+void clock_trim(struct tmem_pool *pool);
+/* Same-filled ephemeral pages, got or not, of @max words: how many went. */
+unsigned int clock_same(struct tmem_tenant *tenant, unsigned int max);
+/*
+ * @evicted pages of the tenant's ephemeral arena are gone: same-filled pages,
+ * which are in none of its spans, are older by as much.
+ */
+void clock_age(struct tmem_tenant *tenant, unsigned int evicted);
 
 /* -------------------------------------------------------------- headroom */
 

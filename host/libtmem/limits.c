@@ -59,13 +59,29 @@ static uint64_t tenant_base(void)
 
 uint64_t tenant_held(struct tmem_tenant *tenant)
 {
-	return tenant_base() + arena_held(&tenant->persistent) +
+	uint64_t pools =
+		atomic_load(&tenant->pools_limited) ? POOL_LIMITS_BYTES : 0;
+
+	return tenant_base() + pools + arena_held(&tenant->persistent) +
 	       arena_held(&tenant->ephemeral);
 }
 
 uint64_t tenant_index_share(struct tmem_tenant *tenant)
 {
 	return tenant->reserved / 8 + MIB;
+}
+
+/*
+ * What pools will need of what they have to themselves though their tenant
+ * holds as much already: other pools' pages, which nothing promises.  How much
+ * of what is held is theirs is not known, but it is no more than if none
+ * compressed.
+ */
+static uint64_t tenant_misplaced(const struct tmem_tenant *tenant)
+{
+	uint64_t raw = MIN(raw_promised(tenant), raw_unpromised(tenant));
+
+	return raw + raw / RESERVATION_PARTS;
 }
 
 /*
@@ -77,10 +93,12 @@ static uint64_t tenant_unfulfilled(struct tmem_tenant *tenant, uint64_t bytes)
 {
 	uint64_t cost = tmem_reservation_cost(tenant->reserved);
 	uint64_t index = arena_index_bytes(&tenant->persistent);
+	uint64_t misplaced = tenant_misplaced(tenant);
 
 	bytes += tenant_base() + arena_page_bytes(&tenant->persistent) +
 		 MIN(index, tenant_index_share(tenant)) +
 		 arena_page_bytes(&tenant->ephemeral);
+	bytes -= MIN(bytes, misplaced);
 	return cost - MIN(cost, bytes);
 }
 
@@ -160,7 +178,10 @@ static bool limits_allow(struct tmem_tenant *tenant, enum grows grows,
 	if (allow && !guaranteed) {
 		bool index =
 			grows == GROWS_INDEX || grows == GROWS_PERSISTENT_INDEX;
-		uint64_t within = index ? 0 : bytes;
+		/* Pages without a promise are in the way of others' own. */
+		bool misplaced =
+			grows == GROWS_PERSISTENT && raw_promised(tenant);
+		uint64_t within = index || misplaced ? 0 : bytes;
 
 		allow = store_committed(store, tenant, bytes, within) <= max ||
 			tenant_unfulfilled(tenant, within) + bytes ==
@@ -184,9 +205,11 @@ bool store_has_room(struct tmem_tenant *tenant, enum grows grows,
 #define HELP_TRIES_GUARANTEED 64
 
 /*
- * Whose ephemeral pages go: who holds most for its weight.  tenants_lock held.
+ * Whose ephemeral pages go: who holds most @bytes of them for its weight, or
+ * NULL if nobody has any.  tenants_lock held.
  */
-static struct tmem_tenant *heaviest(struct tmem_store *store)
+static struct tmem_tenant *heaviest(struct tmem_store *store,
+				    uint64_t (*bytes)(struct arena *arena))
 {
 	struct tmem_tenant *found = NULL;
 	uint64_t most = 0;
@@ -196,8 +219,8 @@ static struct tmem_tenant *heaviest(struct tmem_store *store)
 		struct tmem_tenant *t =
 			container_of(l, struct tmem_tenant, link);
 		/* Bytes by 1/16: 2^60 of them and the weight's 14 bits. */
-		uint64_t share = arena_page_bytes(&t->ephemeral) / 16 *
-				 TMEM_MAX_WEIGHT / t->weight;
+		uint64_t share =
+			bytes(&t->ephemeral) / 16 * TMEM_MAX_WEIGHT / t->weight;
 
 		if (share > most) {
 			most = share;
@@ -216,17 +239,20 @@ static bool own_limit(struct tmem_tenant *tenant, uint64_t bytes)
 	return held + bytes > tenant->ephemeral_max;
 }
 
-static uint64_t evict_for(struct tmem_tenant *tenant, uint64_t bytes)
+static bool evict_for(struct tmem_tenant *tenant, uint64_t bytes)
 {
 	struct tmem_store *store = tenant->store;
 	struct tmem_tenant *victim = tenant;
-	uint64_t evicted = 0;
+	unsigned int evicted = 0;
 
 	pthread_rwlock_rdlock(&store->tenants_lock);
 	if (!own_limit(tenant, bytes))
-		victim = heaviest(store);
+		victim = heaviest(store, arena_page_bytes);
+	/* Same-filled pages have index alone. */
+	if (!victim)
+		victim = heaviest(store, arena_held);
 	if (victim)
-		evicted = arena_evict(&victim->ephemeral, bytes);
+		evicted = tenant_evict(victim, bytes / ARENA_PAGE);
 	if (evicted) {
 		/* Its index of them is room, too. */
 		tenant_clean(victim, HELP_WORDS);
@@ -342,12 +368,14 @@ int limits_apply(struct tmem_tenant *tenant, const struct tmem_limits *limits)
 
 	if (limits->persistent_reserved > TMEM_MAX_RESERVED ||
 	    limits->weight > TMEM_MAX_WEIGHT ||
+	    limits->persistent_reserved < tenant->pools_reserved ||
 	    (limits->persistent_max && limits->persistent_max < cost))
 		return -EINVAL;
 	if (cost > store->max_bytes || others > store->max_bytes - cost)
 		return -ENOSPC;
 	tenant->limits = *limits;
 	tenant->reserved = limits->persistent_reserved;
+	tenant->shared = tenant->reserved - tenant->pools_reserved;
 	tenant->weight = limits->weight ? limits->weight : TMEM_DEFAULT_WEIGHT;
 	tenant->persistent_max =
 		limits->persistent_max ? limits->persistent_max : UINT64_MAX;
@@ -379,7 +407,7 @@ int tmem_tenant_set_limits(struct tmem_tenant *tenant,
 
 		if (held <= max)
 			break;
-		progress = arena_evict(&tenant->ephemeral, held - max);
+		progress = tenant_evict(tenant, (held - max) / ARENA_PAGE + 1);
 		progress |= tenant_clean(tenant, UINT32_MAX) > 0;
 		progress |=
 			arena_punch(&tenant->ephemeral, UINT32_MAX, true) > 0;

@@ -198,24 +198,12 @@ static struct claim claim_raw(struct tmem_pool *pool, bool present)
 {
 	uint32_t size = present ? 0 : pool->page_size;
 	struct claim claim = { 0 };
-	uint64_t raw;
 
-	if (!pool->arena->persistent)
-		return claim;
-	raw = atomic_load(raw_bytes(pool));
-	do {
-		if (raw + size > atomic_load(&pool->tenant->reserved))
-			return claim;
-	} while (size && !atomic_compare_exchange_weak(raw_bytes(pool), &raw,
-						       raw + size));
-	claim.guaranteed = true;
-	claim.raw = size;
+	if (pool->arena->persistent && raw_claim(pool, size)) {
+		claim.guaranteed = true;
+		claim.raw = size;
+	}
 	return claim;
-}
-
-static void unclaim_raw(struct tmem_pool *pool, const struct claim *claim)
-{
-	atomic_fetch_sub(raw_bytes(pool), claim->raw);
 }
 
 /*
@@ -232,6 +220,21 @@ static int claim_index(struct tmem_pool *pool, enum cell_kind kind,
 				   guaranteed && grows == GROWS_PERSISTENT);
 
 	return error ? error : cell_alloc(pool->arena, kind, guaranteed, cell);
+}
+
+/* May the pool store @length bytes more, where @old was? */
+static int pool_has_room(struct tmem_pool *pool, uint32_t length,
+			 tmem_handle old, bool guaranteed)
+{
+	uint64_t max = atomic_load(&pool->max), bytes;
+
+	if (guaranteed || max == UINT64_MAX)
+		return 0;
+	bytes = atomic_load(&pool->count.stored_bytes) + length;
+	bytes -= MIN(bytes, handle_length(old));
+	if (bytes > max && max && !pool->arena->persistent)
+		bytes -= MIN(bytes, clock_evict(pool, bytes - max));
+	return max && bytes <= max ? 0 : -ENOSPC;
 }
 
 /* Take a slot and fill it.  Frees the old page first if that is what it takes.
@@ -319,7 +322,8 @@ static int put_encoded(struct tmem_object *object, uint64_t index,
 	uint32_t spare = 0;
 	int error = 0;
 
-	if (kind != CELL_NONE)
+	error = pool_has_room(pool, encoded->length, old, claim.guaranteed);
+	if (!error && kind != CELL_NONE)
 		error = claim_index(pool, kind, claim.guaranteed, &spare);
 	if (!error && has_chunk) {
 		chunk.queue = evict_queue(object, index, old);
@@ -343,7 +347,7 @@ static int put_encoded(struct tmem_object *object, uint64_t index,
 	if (error) {
 		/* Refused: an old page under the key would be a stale one. */
 		forget_key(object, index);
-		unclaim_raw(pool, &claim);
+		raw_sub(pool, claim.raw);
 	}
 	return error;
 }
@@ -388,14 +392,6 @@ static int put_page(struct tmem_ctx *ctx, struct tmem_object *object,
 	return error;
 }
 
-/* Is some of the reservation left?  Then the op's object is guaranteed, too. */
-static bool reservation_left(struct tmem_pool *pool)
-{
-	return pool->arena->persistent &&
-	       atomic_load(raw_bytes(pool)) <
-		       atomic_load(&pool->tenant->reserved);
-}
-
 static int op_put(struct tmem_ctx *ctx, struct tmem_pool *pool,
 		  struct tmem_op *op)
 {
@@ -404,8 +400,8 @@ static int op_put(struct tmem_ctx *ctx, struct tmem_pool *pool,
 	int no_object;
 
 	pthread_rwlock_rdlock(&ctx->store->quiesce);
-	no_object = object_get_or_make(pool, op->object, reservation_left(pool),
-				       &object);
+	no_object =
+		object_get_or_make(pool, op->object, raw_left(pool), &object);
 	pthread_rwlock_unlock(&ctx->store->quiesce);
 	cursor_skip(&at, op->skip);
 	for (uint64_t i = 0; i < op->count; i++) {

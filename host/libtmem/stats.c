@@ -109,18 +109,24 @@ int tmem_pool_stats(struct tmem_tenant *tenant, uint32_t id,
 
 static int tenant_check(struct tmem_tenant *tenant, char *message, size_t size)
 {
-	uint64_t raw[2] = { 0, 0 };
+	uint64_t raw[2] = { 0, 0 }, beyond = 0;
 	int error = 0;
 
 	pthread_mutex_lock(&tenant->lock);
 	for (uint32_t id = 0; id < TMEM_MAX_POOLS && !error; id++) {
 		struct tmem_pool *pool = tenant->pool[id];
+		uint64_t bytes;
 
 		if (!pool)
 			continue;
 		error = index_check(pool, message, size);
-		raw[pool->arena->persistent] +=
-			atomic_load(&pool->count.pages) * pool->page_size;
+		bytes = atomic_load(&pool->count.pages) * pool->page_size;
+		raw[pool->arena->persistent] += bytes;
+		if (pool->arena->persistent)
+			beyond += bytes -
+				  MIN(bytes, atomic_load(&pool->reserved));
+		if (!error && bytes != atomic_load(&pool->raw))
+			error = FAULT("pool %u: raw bytes miscounted", id);
 	}
 	/* A pool that is about to end still counts, and is not to be found. */
 	if (!error && !tenant->ending &&
@@ -133,6 +139,12 @@ static int tenant_check(struct tmem_tenant *tenant, char *message, size_t size)
 			 (uintmax_t)atomic_load(&tenant->ephemeral_raw));
 		error = -EUCLEAN;
 	}
+	if (!error && !tenant->ending &&
+	    beyond != atomic_load(&tenant->shared_raw))
+		error = FAULT("tenant: %ju raw bytes beyond its pools' own "
+			      "reservations, %ju counted",
+			      (uintmax_t)beyond,
+			      (uintmax_t)atomic_load(&tenant->shared_raw));
 	if (!error)
 		error = arena_check(&tenant->persistent, message, size);
 	if (!error)

@@ -302,10 +302,20 @@ unsigned int tenant_release(struct tmem_tenant *tenant, unsigned int max)
 	       arena_punch(&tenant->ephemeral, max, true);
 }
 
+/* Same-filled pages that one call takes, where it need not be fewer. */
+#define EVICT_SAME_WORDS 512
+
 unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max)
 {
-	return arena_evict(&tenant->ephemeral, (uint64_t)max * ARENA_PAGE) /
-	       ARENA_PAGE;
+	unsigned int pages =
+		arena_evict(&tenant->ephemeral, (uint64_t)max * ARENA_PAGE) /
+		ARENA_PAGE;
+
+	/* Where there are no others, same-filled pages have all the index. */
+	if (!pages)
+		return clock_same(tenant, MAX(max, EVICT_SAME_WORDS));
+	clock_age(tenant, pages);
+	return pages;
 }
 
 uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)

@@ -51,6 +51,8 @@ static void tenant_free(struct tmem_tenant *tenant)
 	arena_destroy(&tenant->ephemeral);
 	holders_close(tenant->holder);
 	pthread_mutex_destroy(&tenant->lock);
+	pthread_mutex_destroy(&tenant->claim_lock);
+	store_free(tenant->store, tenant->pool_limits);
 	store_free(tenant->store, tenant);
 }
 
@@ -83,6 +85,7 @@ static int tenant_new(struct tmem_store *store, const char *name, const int *fd,
 		return error;
 	}
 	pthread_mutex_init(&tenant->lock, NULL);
+	pthread_mutex_init(&tenant->claim_lock, NULL);
 	*out = tenant;
 	return 0;
 }
@@ -312,6 +315,8 @@ static int pool_new(struct tmem_tenant *tenant, uint32_t id,
 							   : &tenant->ephemeral;
 	pool->refs = 1;
 	list_init(&pool->link);
+	atomic_store(&pool->max, UINT64_MAX);
+	atomic_store(&pool->weight, TMEM_DEFAULT_WEIGHT);
 	if (pool_index_init(pool)) {
 		store_free(tenant->store, pool);
 		return -ENOMEM;
@@ -336,6 +341,7 @@ static void pool_begin(struct tmem_pool *pool)
 
 	if (pool->params.flags & TMEM_POOL_PERSISTENT)
 		live |= POOL_ENTRY_PERSISTENT;
+	pool_limits_resolve(pool);
 	pool->generation = pool_entry_generation(atomic_load(entry)) + 1;
 	atomic_store(entry, (uint64_t)pool->generation << 32 | live);
 }
@@ -433,9 +439,7 @@ static void pool_settle(struct tmem_pool *pool)
 	pthread_mutex_lock(&pool->arena->lock);
 	pool->settled = true;
 	pages = atomic_load(&pool->count.pages);
-	atomic_fetch_sub(pool->arena->persistent ? &tenant->persistent_raw
-						 : &tenant->ephemeral_raw,
-			 pages * pool->page_size);
+	raw_sub(pool, pages * pool->page_size);
 	atomic_fetch_add(&store->draining_pages, pages);
 	pthread_mutex_unlock(&pool->arena->lock);
 	counters_move(&tenant->past, &pool->count);

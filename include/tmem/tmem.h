@@ -313,7 +313,8 @@ void tmem_tenant_detach(struct tmem_tenant *tenant);
 void tmem_tenant_drop(struct tmem_tenant *tenant);
 
 /*
- * Change limits.  -ENOSPC, -EINVAL as for tmem_tenant_open(), and nothing has
+ * Change limits.  -ENOSPC, -EINVAL as for tmem_tenant_open(), or for less than
+ * its pools have to themselves (tmem_pool_set_limits()), and nothing has
  * changed.  Lower limits are enforced by eviction and by refusals.
  */
 int tmem_tenant_set_limits(struct tmem_tenant *tenant,
@@ -363,6 +364,49 @@ int tmem_pool_destroy(struct tmem_tenant *tenant, uint32_t pool);
 /* Parameters of a pool.  -ENOENT: there is no such pool; -EINVAL. */
 int tmem_pool_query(struct tmem_tenant *tenant, uint32_t pool,
 		    struct tmem_pool_params *params);
+
+/*
+ * What the host allows one pool of a tenant, within the tenant's limits.  It is
+ * said of a number, whether there is such a pool or not, and holds for each pool
+ * of that number: a guest that ends its pool and makes it again has no more.
+ * tmem_tenant_adopt() does not know of them: they are configuration.
+ */
+struct tmem_pool_limits {
+	/*
+	 * Raw bytes of the tenant's persistent_reserved that are this pool's
+	 * alone; promise 2 holds for it up to these and what no pool has to
+	 * itself.  Of no use to an ephemeral pool.
+	 */
+	uint64_t reserved;
+	/*
+	 * Stored bytes (held_bytes of tmem_pool_stats()) beyond which puts to a
+	 * persistent pool that exceed the reservation are refused, and beyond
+	 * which an ephemeral pool's own pages go: those that nobody got lately.
+	 * 0: none.  UINT64_MAX: an ephemeral pool keeps no page, a persistent
+	 * one what is promised.
+	 */
+	uint64_t max_bytes;
+	/*
+	 * Of an ephemeral pool: what it may have of the tenant's ephemeral
+	 * bytes, beside the tenant's other pools.  More weight, more room.
+	 * 1 .. TMEM_MAX_WEIGHT; 0: TMEM_DEFAULT_WEIGHT.  Weights count from the
+	 * first call of tmem_pool_set_limits() for the tenant on.
+	 */
+	uint32_t weight;
+};
+
+/*
+ * Change them.  -EINVAL: out of range; -ENOSPC: the tenant's reservation has
+ * less than its pools shall have; -ENOMEM; and nothing has changed.  From then
+ * on the tenant's persistent_reserved can be no less than the sum of its pools'.
+ * Waits for ops of the whole store, but for their guest memory and codec.
+ */
+int tmem_pool_set_limits(struct tmem_tenant *tenant, uint32_t pool,
+			 const struct tmem_pool_limits *limits);
+
+/* What was said of the number; weight is never 0.  -EINVAL. */
+int tmem_pool_get_limits(struct tmem_tenant *tenant, uint32_t pool,
+			 struct tmem_pool_limits *limits);
 
 /* -------------------------------------------------------------------- ops */
 

@@ -146,6 +146,11 @@ static void *keep_house(void *arg)
 			.persistent_reserved = r % 3 * MIB,
 			.ephemeral_max = (r >> 8) % 4 * MIB,
 		};
+		struct tmem_pool_limits pool_limits = {
+			.reserved = (r >> 26) % 3 * MIB / 2,
+			.max_bytes = (r >> 28) % 4 * MIB / 2,
+			.weight = (r >> 30) % 300,
+		};
 		struct tmem_stats stats;
 
 		r = mix(r);
@@ -154,6 +159,9 @@ static void *keep_house(void *arg)
 			tmem_shrink(f.store, r % MIB);
 		if (r >> 17 & 1)
 			tmem_tenant_set_limits(f.tenant, &limits);
+		if (r >> 24 & 1)
+			tmem_pool_set_limits(f.tenant, r >> 25 & 1,
+					     &pool_limits);
 		if (r >> 18 & 1)
 			tmem_store_set_max(f.store, (2 + r % 6) * MIB);
 		if ((r >> 19) % 8 == 0) {

@@ -59,6 +59,7 @@ enum kind {
 	DESTROY,
 	RESET,
 	LIMITS,
+	POOL_LIMITS,
 	MAX,
 	STEP,
 	SHRINK,
@@ -70,13 +71,21 @@ static const struct {
 	const char *name;
 	unsigned int weight;
 } kinds[KINDS] = {
-	[PUT] = { "put", 40 },		 [GET] = { "get", 20 },
-	[TAKE] = { "exclusive get", 8 }, [SETTLE] = { "settle", 5 },
-	[FLUSH] = { "flush", 6 },	 [FLUSH_ALL] = { "flush object", 2 },
-	[CREATE] = { "create pool", 5 }, [DESTROY] = { "destroy pool", 1 },
-	[RESET] = { "reset tenant", 1 }, [LIMITS] = { "tenant limits", 3 },
-	[MAX] = { "store limit", 2 },	 [STEP] = { "step", 5 },
-	[SHRINK] = { "shrink", 2 },	 [FREEZE] = { "freeze", 1 },
+	[PUT] = { "put", 40 },
+	[GET] = { "get", 20 },
+	[TAKE] = { "exclusive get", 8 },
+	[SETTLE] = { "settle", 5 },
+	[FLUSH] = { "flush", 6 },
+	[FLUSH_ALL] = { "flush object", 2 },
+	[CREATE] = { "create pool", 5 },
+	[DESTROY] = { "destroy pool", 1 },
+	[RESET] = { "reset tenant", 1 },
+	[LIMITS] = { "tenant limits", 3 },
+	[POOL_LIMITS] = { "pool limits", 3 },
+	[MAX] = { "store limit", 2 },
+	[STEP] = { "step", 5 },
+	[SHRINK] = { "shrink", 2 },
+	[FREEZE] = { "freeze", 1 },
 };
 
 /* All that an op does follows from this and from what was done before it. */
@@ -166,6 +175,7 @@ struct model {
 	struct tmem_tenant *tenant[TENANTS];
 	struct failing_memory memory;
 	struct tmem_limits limits[TENANTS];
+	struct tmem_pool_limits pool_limits[TENANTS][POOLS];
 	bool frozen[TENANTS];
 	uint64_t max_bytes, version;
 	struct model_pool pool[TENANTS][POOLS];
@@ -192,19 +202,38 @@ static void cell_set(struct model *m, struct model_cell *cell, uint64_t seed)
 	cell->version = ++m->version;
 }
 
-static uint64_t model_raw_bytes(struct model *m, unsigned int tenant)
+static uint64_t model_raw_bytes(struct model *m, unsigned int tenant,
+				unsigned int p)
 {
+	struct model_pool *pool = &m->pool[tenant][p];
+	struct model_cell *cell = &pool->cell[0][0];
 	uint64_t bytes = 0;
 
-	for (unsigned int p = 0; p < POOLS; p++) {
-		struct model_pool *pool = &m->pool[tenant][p];
-		struct model_cell *cell = &pool->cell[0][0];
-
-		for (unsigned int i = 0; i < OBJECTS * CELLS; i++)
-			if (pool->exists && pool->persistent && cell[i].seed)
-				bytes += 1ull << pool->shift;
-	}
+	for (unsigned int i = 0; i < OBJECTS * CELLS; i++)
+		if (pool->exists && pool->persistent && cell[i].seed)
+			bytes += 1ull << pool->shift;
 	return bytes;
+}
+
+/*
+ * May a put that adds @size bytes to a pool not be refused?  @raw: what pools
+ * have now.  What they have beyond their own must fit into what they share.
+ */
+static bool promised(struct model *m, const struct step *s,
+		     const uint64_t raw[POOLS], uint64_t size)
+{
+	uint64_t shared = m->limits[s->tenant].persistent_reserved, beyond = 0;
+
+	for (unsigned int p = 0; p < POOLS; p++) {
+		uint64_t own = m->pool_limits[s->tenant][p].reserved;
+		uint64_t after = raw[p] + (p == s->pool ? size : 0);
+
+		shared -= own;
+		beyond += after - MIN(after, own);
+		if (p == s->pool && after <= own)
+			return true;
+	}
+	return beyond <= shared;
 }
 
 /* Pages of a run from @cell on that lie side by side. */
@@ -252,12 +281,14 @@ static void op_init(struct model *m, const struct step *s, struct tmem_op *op,
 static void do_put(struct model *m, const struct step *s)
 {
 	struct model_pool *pool = pool_of(m, s);
-	uint64_t raw = model_raw_bytes(m, s->tenant), seed[RUN];
+	uint64_t raw[POOLS], seed[RUN];
 	struct tmem_page page[RUN];
 	struct iovec iov[3];
 	struct tmem_op op;
 	int error;
 
+	for (unsigned int p = 0; p < POOLS; p++)
+		raw[p] = model_raw_bytes(m, s->tenant, p);
 	op_init(m, s, &op, iov, page);
 	op.verb = TMEM_PUT;
 	for (unsigned int i = 0; i < op.count; i++) {
@@ -274,19 +305,21 @@ static void do_put(struct model *m, const struct step *s)
 	for (unsigned int i = 0; i < op.count && !error; i++) {
 		struct model_cell *cell = &pool->cell[s->object][s->cell + i];
 		bool ok = page[i].status == TMEM_PAGE_OK;
-		uint64_t after = raw + (cell->seed ? 0 : op.page_size);
+		uint64_t more = cell->seed ? 0 : op.page_size;
 
 		EXPECT(m, ok || page[i].status == TMEM_PAGE_REFUSED,
 		       "put: status %u", page[i].status);
 		EXPECT(m,
 		       ok || !pool->persistent || s->fail_after ||
-			       after > m->limits[s->tenant].persistent_reserved,
-		       "put refused with %ju of %ju reserved bytes held",
-		       (uintmax_t)raw,
-		       (uintmax_t)m->limits[s->tenant].persistent_reserved);
+			       !promised(m, s, raw, more),
+		       "put refused with %ju bytes in the pool and %ju "
+		       "reserved, %ju of them its own",
+		       (uintmax_t)raw[s->pool],
+		       (uintmax_t)m->limits[s->tenant].persistent_reserved,
+		       (uintmax_t)m->pool_limits[s->tenant][s->pool].reserved);
 		if (pool->persistent)
-			raw += (ok ? op.page_size : 0) -
-			       (cell->seed ? op.page_size : 0);
+			raw[s->pool] += (ok ? op.page_size : 0) -
+					(cell->seed ? op.page_size : 0);
 		cell_set(m, cell, ok ? seed[i] : 0);
 	}
 }
@@ -495,6 +528,49 @@ static void do_limits(struct model *m, const struct step *s)
 		m->limits[s->tenant] = limits;
 }
 
+/* Of a pool that there is, or of one that there is not. */
+static void do_pool_limits(struct model *m, const struct step *s)
+{
+	struct tmem_pool_limits limits = {
+		.reserved = s->random % 4 * 256 * 1024,
+		.max_bytes = (s->random >> 9) % 3 * 64 * 1024,
+		.weight = (s->random >> 20) % 400,
+	};
+	uint64_t sum = limits.reserved;
+	struct tmem_stats stats;
+	int error;
+
+	if ((s->random >> 16) % 16 == 0)
+		limits.max_bytes = UINT64_MAX;
+	for (unsigned int p = 0; p < POOLS; p++)
+		if (p != s->pool)
+			sum += m->pool_limits[s->tenant][p].reserved;
+	error = tmem_pool_set_limits(m->tenant[s->tenant], s->pool, &limits);
+	if (error == -ENOMEM && s->fail_after)
+		return;
+	EXPECT(m,
+	       error == (sum > m->limits[s->tenant].persistent_reserved
+				 ? -ENOSPC
+				 : 0),
+	       "pool limits: %d", error);
+	if (error)
+		return;
+	m->pool_limits[s->tenant][s->pool] = limits;
+	if (tmem_pool_stats(m->tenant[s->tenant], s->pool, &stats))
+		return;
+	/* Pages that a get has taken stay until it has its result. */
+	for (unsigned int i = 0; i < PENDING; i++)
+		if (m->pending[i].used)
+			return;
+	EXPECT(m,
+	       pool_of(m, s)->persistent || !limits.max_bytes ||
+		       (limits.max_bytes == UINT64_MAX
+				? !stats.ephemeral_pages
+				: stats.held_bytes <= limits.max_bytes),
+	       "%ju bytes held beyond a pool's limit",
+	       (uintmax_t)stats.held_bytes);
+}
+
 static void do_max(struct model *m, const struct step *s)
 {
 	uint64_t max = MIB + s->random % (8 * MIB), needed = 0;
@@ -549,6 +625,9 @@ static void do_step(struct model *m, const struct step *s)
 	case LIMITS:
 		do_limits(m, s);
 		break;
+	case POOL_LIMITS:
+		do_pool_limits(m, s);
+		break;
 	case MAX:
 		do_max(m, s);
 		break;
@@ -575,10 +654,13 @@ static void check_all(struct model *m)
 		EXPECT(m, false, "tmem_check: %s", message);
 	for (unsigned int i = 0; i < TENANTS; i++) {
 		uint64_t raw = tmem_tenant_persistent_raw(m->tenant[i]);
+		uint64_t put = 0;
 
-		EXPECT(m, raw == model_raw_bytes(m, i),
+		for (unsigned int p = 0; p < POOLS; p++)
+			put += model_raw_bytes(m, i, p);
+		EXPECT(m, raw == put,
 		       "tenant %u: %ju raw bytes counted, %ju put", i,
-		       (uintmax_t)raw, (uintmax_t)model_raw_bytes(m, i));
+		       (uintmax_t)raw, (uintmax_t)put);
 	}
 }
 

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Whose raw bytes are promised: a tenant's reservation, of which its pools may
+ * have parts to themselves; and what else the host says of a pool
+ *
+ * A persistent pool's first @reserved bytes count against its own part, the
+ * rest against what the tenant's pools share.  Which of them a page is counted
+ * by is not noted anywhere: it follows from the pool's sum, whose every change
+ * says by how much the sum beyond the pool's own part has changed.
+ */
+#include "internal.h"
+
+/* ------------------------------------------------------------------ bytes */
+
+static uint64_t beyond(const struct tmem_pool *pool, uint64_t raw)
+{
+	return raw - MIN(raw, atomic_load(&pool->reserved));
+}
+
+static atomic_uint_fast64_t *tenant_raw(const struct tmem_pool *pool)
+{
+	return pool->arena->persistent ? &pool->tenant->persistent_raw
+				       : &pool->tenant->ephemeral_raw;
+}
+
+void raw_add(struct tmem_pool *pool, uint64_t bytes)
+{
+	uint64_t old;
+
+	if (!bytes)
+		return;
+	old = atomic_fetch_add(&pool->raw, bytes);
+	atomic_fetch_add(tenant_raw(pool), bytes);
+	if (pool->arena->persistent)
+		atomic_fetch_add(&pool->tenant->shared_raw,
+				 beyond(pool, old + bytes) - beyond(pool, old));
+}
+
+void raw_sub(struct tmem_pool *pool, uint64_t bytes)
+{
+	uint64_t old;
+
+	if (!bytes)
+		return;
+	old = atomic_fetch_sub(&pool->raw, bytes);
+	atomic_fetch_sub(tenant_raw(pool), bytes);
+	if (pool->arena->persistent)
+		atomic_fetch_sub(&pool->tenant->shared_raw,
+				 beyond(pool, old) - beyond(pool, old - bytes));
+}
+
+/* Of what the pools share.  No two claims get the same bytes. */
+static bool shared_claim(struct tmem_tenant *tenant, uint64_t bytes)
+{
+	uint64_t raw = atomic_load(&tenant->shared_raw);
+
+	do {
+		if (raw + bytes > atomic_load(&tenant->shared))
+			return false;
+	} while (bytes && !atomic_compare_exchange_weak(&tenant->shared_raw,
+							&raw, raw + bytes));
+	return true;
+}
+
+/*
+ * Some pool has a part to itself.  claim_lock held: others must not see what is
+ * claimed of the shared part and given back, for the pool's own sufficed.
+ */
+static bool raw_claim_own(struct tmem_pool *pool, uint32_t bytes)
+{
+	uint64_t old = atomic_load(&pool->raw), more;
+
+	do {
+		more = beyond(pool, old + bytes) - beyond(pool, old);
+		/* In place of another: is that one within a promise? */
+		if ((more || (!bytes && beyond(pool, old))) &&
+		    !shared_claim(pool->tenant, more))
+			return false;
+		if (!bytes || atomic_compare_exchange_strong(&pool->raw, &old,
+							     old + bytes))
+			break;
+		atomic_fetch_sub(&pool->tenant->shared_raw, more);
+	} while (true);
+	atomic_fetch_add(tenant_raw(pool), bytes);
+	return true;
+}
+
+bool raw_claim(struct tmem_pool *pool, uint32_t bytes)
+{
+	struct tmem_tenant *tenant = pool->tenant;
+	bool claimed;
+
+	if (atomic_load(&tenant->pools_limited)) {
+		pthread_mutex_lock(&tenant->claim_lock);
+		claimed = raw_claim_own(pool, bytes);
+		pthread_mutex_unlock(&tenant->claim_lock);
+		return claimed;
+	}
+	if (!shared_claim(tenant, bytes))
+		return false;
+	atomic_fetch_add(&pool->raw, bytes);
+	atomic_fetch_add(tenant_raw(pool), bytes);
+	return true;
+}
+
+bool raw_left(struct tmem_pool *pool)
+{
+	struct tmem_tenant *tenant = pool->tenant;
+
+	return pool->arena->persistent &&
+	       (atomic_load(&pool->raw) < atomic_load(&pool->reserved) ||
+		atomic_load(&tenant->shared_raw) <
+			atomic_load(&tenant->shared));
+}
+
+uint64_t raw_promised(const struct tmem_tenant *tenant)
+{
+	uint64_t shared = atomic_load(&tenant->shared_raw),
+		 all = atomic_load(&tenant->persistent_raw);
+	uint64_t own = all - MIN(all, shared);
+
+	return tenant->pools_reserved - MIN(tenant->pools_reserved, own);
+}
+
+uint64_t raw_unpromised(const struct tmem_tenant *tenant)
+{
+	uint64_t raw = atomic_load(&tenant->shared_raw);
+
+	return raw - MIN(raw, atomic_load(&tenant->shared));
+}
+
+/* ----------------------------------------------------------------- weight */
+
+void pools_weigh(struct tmem_tenant *tenant)
+{
+	uint64_t stored = 0, weight = 0;
+
+	if (!atomic_load(&tenant->pools_limited))
+		return;
+	pthread_mutex_lock(&tenant->lock);
+	for (uint32_t id = 0; id < TMEM_MAX_POOLS; id++) {
+		struct tmem_pool *pool = tenant->pool[id];
+
+		if (!pool || pool->arena->persistent ||
+		    !atomic_load(&pool->count.stored_bytes))
+			continue;
+		stored += atomic_load(&pool->count.stored_bytes);
+		weight += atomic_load(&pool->weight);
+	}
+	pthread_mutex_unlock(&tenant->lock);
+	atomic_store(&tenant->pools_stored, stored);
+	atomic_store(&tenant->pools_weight, weight);
+}
+
+bool pool_below_share(const struct tmem_pool *pool)
+{
+	const struct tmem_tenant *tenant = pool->tenant;
+	uint64_t all = atomic_load(&tenant->pools_weight), share;
+
+	if (!atomic_load(&tenant->pools_limited) || !all)
+		return false;
+	/* 2^38 bytes at most, and 2^14 of weight. */
+	share = atomic_load(&tenant->pools_stored) *
+		atomic_load(&pool->weight) / all;
+	/* Who is about there takes turns with the others: less is copied. */
+	return atomic_load(&pool->count.stored_bytes) < share - share / 32;
+}
+
+/* ----------------------------------------------------------------- limits */
+
+static struct tmem_pool_limits limits_of(const struct tmem_tenant *tenant,
+					 uint32_t id)
+{
+	struct tmem_pool_limits none = { 0 };
+
+	return tenant->pool_limits ? tenant->pool_limits[id] : none;
+}
+
+static void resolve(struct tmem_pool *pool,
+		    const struct tmem_pool_limits *limits)
+{
+	atomic_store(&pool->reserved,
+		     pool->arena->persistent ? limits->reserved : 0);
+	atomic_store(&pool->max, !limits->max_bytes ? UINT64_MAX
+				 : limits->max_bytes == UINT64_MAX
+					 ? 0
+					 : limits->max_bytes);
+	atomic_store(&pool->weight,
+		     limits->weight ? limits->weight : TMEM_DEFAULT_WEIGHT);
+}
+
+void pool_limits_resolve(struct tmem_pool *pool)
+{
+	struct tmem_pool_limits limits = limits_of(pool->tenant, pool->id);
+
+	resolve(pool, &limits);
+}
+
+/* Nothing is put or removed meanwhile.  tenant->lock held. */
+static int limits_change(struct tmem_tenant *tenant, uint32_t id,
+			 const struct tmem_pool_limits *limits)
+{
+	struct tmem_store *store = tenant->store;
+	struct tmem_pool *pool = tenant->pool[id];
+	uint64_t sum = tenant->pools_reserved -
+		       tenant->pool_limits[id].reserved,
+		 before;
+	int error = 0;
+
+	pthread_mutex_lock(&store->lock);
+	if (limits->reserved > tenant->reserved ||
+	    sum > tenant->reserved - limits->reserved) {
+		error = -ENOSPC;
+	} else {
+		tenant->pools_reserved = sum + limits->reserved;
+		atomic_store(&tenant->shared,
+			     tenant->reserved - tenant->pools_reserved);
+	}
+	pthread_mutex_unlock(&store->lock);
+	if (error)
+		return error;
+	tenant->pool_limits[id] = *limits;
+	atomic_store(&tenant->pools_limited, true);
+	if (!pool)
+		return 0;
+	before = beyond(pool, atomic_load(&pool->raw));
+	resolve(pool, limits);
+	if (pool->arena->persistent)
+		atomic_fetch_add(&tenant->shared_raw,
+				 beyond(pool, atomic_load(&pool->raw)) -
+					 before);
+	return 0;
+}
+
+/* What is beyond a lower limit goes: ephemeral pages. */
+static void limits_enforce(struct tmem_tenant *tenant, uint32_t id)
+{
+	struct tmem_store *store = tenant->store;
+	struct tmem_pool *pool = pool_get(tenant, id);
+
+	if (!pool)
+		return;
+	if (!pool->arena->persistent)
+		clock_trim(pool);
+	pool_put(pool);
+	pthread_rwlock_rdlock(&store->tenants_lock);
+	tenant_release(tenant, UINT32_MAX);
+	pthread_rwlock_unlock(&store->tenants_lock);
+}
+
+int tmem_pool_set_limits(struct tmem_tenant *tenant, uint32_t id,
+			 const struct tmem_pool_limits *limits)
+{
+	struct tmem_pool_limits *fresh;
+	struct tmem_store *store;
+	int error = 0;
+
+	CHECK_TENANT(tenant);
+	if (id >= TMEM_MAX_POOLS || !limits ||
+	    limits->reserved > TMEM_MAX_RESERVED ||
+	    limits->weight > TMEM_MAX_WEIGHT)
+		return -EINVAL;
+	store = tenant->store;
+	fresh = store_zalloc(store, POOL_LIMITS_BYTES);
+	/* As tmem_check(): no page comes or goes until they are counted anew.
+	 */
+	pthread_rwlock_wrlock(&store->quiesce);
+	pthread_rwlock_wrlock(&store->tenants_lock);
+	pthread_mutex_lock(&tenant->lock);
+	if (!tenant->pool_limits) {
+		tenant->pool_limits = fresh;
+		fresh = NULL;
+	}
+	error = tenant->pool_limits ? limits_change(tenant, id, limits)
+				    : -ENOMEM;
+	pthread_mutex_unlock(&tenant->lock);
+	pthread_rwlock_unlock(&store->tenants_lock);
+	pthread_rwlock_unlock(&store->quiesce);
+	store_free(store, fresh);
+	if (!error)
+		limits_enforce(tenant, id);
+	return error;
+}
+
+int tmem_pool_get_limits(struct tmem_tenant *tenant, uint32_t id,
+			 struct tmem_pool_limits *limits)
+{
+	CHECK_TENANT(tenant);
+	if (id >= TMEM_MAX_POOLS || !limits)
+		return -EINVAL;
+	pthread_mutex_lock(&tenant->lock);
+	*limits = limits_of(tenant, id);
+	pthread_mutex_unlock(&tenant->lock);
+	if (!limits->weight)
+		limits->weight = TMEM_DEFAULT_WEIGHT;
+	return 0;
+}
