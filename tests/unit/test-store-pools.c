@@ -242,17 +242,18 @@ static void room_goes_by_weight(void **state)
 		{ 100, 100 }, { 300, 100 }, { 100, 300 },
 		{ 0, 25 },    { 1000, 1 },
 	};
+	const uint64_t room = 8 * MIB;
 
 	for (unsigned int i = 0; i < 5; i++) {
 		double first = weights[i][0] ? weights[i][0] : 100, share;
 		struct fixture f;
 
-		fixture_open(&f, ROOM, 0);
+		fixture_open(&f, room, 0);
 		assert_int_equal(limit(&f, 1, 0, 0, weights[i][0]), 0);
 		assert_int_equal(limit(&f, 2, 0, 0, weights[i][1]), 0);
 		pool_open(&f, 1, 0);
 		pool_open(&f, 2, 0);
-		for (uint64_t n = 0; n < 3 * ROOM / PAGE; n++) {
+		for (uint64_t n = 0; n < 3 * room / PAGE; n++) {
 			assert_int_equal(put(&f, 1, 1, n, 4 * n + RAW),
 					 TMEM_PAGE_OK);
 			assert_int_equal(put(&f, 2, 1, n, 4 * n + RAW),
@@ -267,7 +268,7 @@ static void room_goes_by_weight(void **state)
 				 weights[i][0], weights[i][1], share);
 		assert_true(pool_stats(&f, 1).held_bytes +
 				    pool_stats(&f, 2).held_bytes >
-			    ROOM * 9 / 10 - MIB);
+			    room * 9 / 10 - MIB);
 		fixture_close(&f);
 	}
 }
