@@ -53,8 +53,7 @@ static void refused_put_removes_the_old_page(void **state)
 	for (uint64_t kind = 1; kind < 4; kind++) {
 		uint64_t other = kind == 3 ? 5 : 7;
 
-		assert_int_equal(put(&f, 0, 1, kind, other),
-				 TMEM_PAGE_REFUSED);
+		assert_int_equal(put(&f, 0, 1, kind, other), TMEM_PAGE_REFUSED);
 		assert_int_equal(get(&f, 0, 1, kind, 0), TMEM_PAGE_MISS);
 	}
 	f.memory.fail_at = 0;
@@ -77,12 +76,14 @@ static void keys_are_apart(void **state)
 		put(&f, 3 + (i & 1), i >> 1 & 1, i >> 2 & 1, 100 + i);
 	for (uint64_t i = 0; i < 8; i++)
 		assert_int_equal(get(&f, 3 + (i & 1), i >> 1 & 1, i >> 2 & 1,
-				     100 + i), TMEM_PAGE_OK);
+				     100 + i),
+				 TMEM_PAGE_OK);
 	flush(&f, 3, 0, 0, 1);
 	assert_int_equal(get(&f, 3, 0, 0, 0), TMEM_PAGE_MISS);
 	for (uint64_t i = 1; i < 8; i++)
 		assert_int_equal(get(&f, 3 + (i & 1), i >> 1 & 1, i >> 2 & 1,
-				     100 + i), TMEM_PAGE_OK);
+				     100 + i),
+				 TMEM_PAGE_OK);
 	/* Keys that differ in one high bit. */
 	put(&f, 3, 1ull << 63, 1ull << 63, 42);
 	assert_int_equal(get(&f, 3, 1ull << 63, 1ull << 63, 42), TMEM_PAGE_OK);
@@ -105,9 +106,9 @@ static void flush_ranges(void **state)
 	put(&f, 0, 1, UINT64_MAX, 77);
 	flush(&f, 0, 1, 100, 50);
 	for (uint64_t i = 90; i < 160; i++)
-		assert_int_equal(get(&f, 0, 1, i, i),
-				 i >= 100 && i < 150 ? TMEM_PAGE_MISS :
-						       TMEM_PAGE_OK);
+		assert_int_equal(get(&f, 0, 1, i, i), i >= 100 && i < 150
+							      ? TMEM_PAGE_MISS
+							      : TMEM_PAGE_OK);
 	/* Everything from 150 on, the last index included, bounded steps. */
 	flush(&f, 0, 1, 150, UINT64_MAX - 150 + 1);
 	assert_int_equal(get(&f, 0, 1, 99, 99), TMEM_PAGE_OK);
@@ -129,7 +130,8 @@ static void flush_object_leaves_the_others(void **state)
 	for (uint64_t i = 0; i < 20000; i++)
 		put(&f, 0, i & 1, i >> 1, i);
 	assert_int_equal(run(&f, f.ctx, TMEM_FLUSH_OBJECT, 0, 1, 0, 0, NULL,
-			     NULL, NULL), 0);
+			     NULL, NULL),
+			 0);
 	assert_int_equal(get(&f, 0, 1, 5, 0), TMEM_PAGE_MISS);
 	/* Gone is gone, for the tenant: what drains is the store's affair. */
 	tmem_pool_stats(f.tenant, 0, &stats);
@@ -148,7 +150,8 @@ static void flush_object_leaves_the_others(void **state)
 	assert_int_equal(stats.draining_pages, 0);
 	/* Also when the pool ends while its objects drain. */
 	assert_int_equal(run(&f, f.ctx, TMEM_FLUSH_OBJECT, 0, 0, 0, 0, NULL,
-			     NULL, NULL), 0);
+			     NULL, NULL),
+			 0);
 	assert_int_equal(tmem_pool_destroy(f.tenant, 0), 0);
 	assert_int_equal(tmem_tenant_persistent_raw(f.tenant), 0);
 	while (tmem_step(f.store, 100))
@@ -197,7 +200,8 @@ static void pools_end(void **state)
 	assert_int_equal(tmem_pool_destroy(f.tenant, 0), 0);
 	assert_int_equal(tmem_pool_destroy(f.tenant, 0), -ENOENT);
 	assert_int_equal(run(&f, f.ctx, TMEM_FLUSH, 0, 1, 0, 1, NULL, NULL,
-			     NULL), -ENOENT);
+			     NULL),
+			 -ENOENT);
 	/* The number is free at once, and the pool empty. */
 	pool_open(&f, 0, 0);
 	assert_int_equal(get(&f, 0, 1, 0, 0), TMEM_PAGE_MISS);
@@ -384,10 +388,10 @@ static void overwriting_keeps_its_memory(void **state)
 	f.memory.only_fallocate = true; /* calls are of fallocate() alone */
 	for (uint64_t round = 0; round < 40; round++) {
 		for (uint64_t i = 0; i < 1000; i++)
-			assert_int_equal(put(&f, 0, 1, i,
-					     4 * (1000 * round + i) + 1 +
-						     round % 2),
-					 TMEM_PAGE_OK);
+			assert_int_equal(
+				put(&f, 0, 1, i,
+				    4 * (1000 * round + i) + 1 + round % 2),
+				TMEM_PAGE_OK);
 		while (tmem_step(f.store, 256) >= 256)
 			;
 		if (round == 9)
@@ -422,8 +426,8 @@ static void ephemeral_evicts_what_is_not_used(void **state)
 				 TMEM_PAGE_OK);
 	fixture_check(&f);
 	for (uint64_t i = 0; i < 20000; i++)
-		hits[i >= 19500] += get(&f, 0, i / 64, i % 64, 4 * i + 2) ==
-				    TMEM_PAGE_OK;
+		hits[i >= 19500] +=
+			get(&f, 0, i / 64, i % 64, 4 * i + 2) == TMEM_PAGE_OK;
 	tmem_tenant_stats(f.tenant, &stats);
 	assert_true(stats.held_bytes <= 16 * MIB);
 	assert_true(stats.evictions > 0);
@@ -546,21 +550,42 @@ static void exclusive_gets_do_not_mix(void **state)
 		assert_int_equal(get(&f, 0, 0, seed, second), TMEM_PAGE_OK);
 		fixture_check(&f);
 	}
-	/* Taken pages that move, out of half empty spans, stay taken. */
+	fixture_close(&f);
+}
+
+/* Taken pages that move, out of half empty spans, stay taken. */
+static void taken_pages_move(void **state)
+{
+	uint64_t data[PAGE / 8];
+	struct iovec iov = { data, PAGE };
+	struct tmem_page page[50];
+	struct tmem_op op[50];
+	struct fixture f;
+
+	fixture_open(&f, 16 * MIB, 0);
+	pool_open(&f, 0, 0);
 	for (uint64_t i = 0; i < 2000; i++)
 		put(&f, 0, 0, i, 4 * i + 2);
-	take(&f, &op[0], 1600, 4 * 1600 + 2);
-	take(&f, &op[1], 1984, 4 * 1984 + 2);
+	for (unsigned int n = 0; n < 50; n++) {
+		op[n] = (struct tmem_op){ .verb = TMEM_GET,
+					  .flags = TMEM_GET_EXCLUSIVE,
+					  .count = 1,
+					  .iov = &iov,
+					  .iovcnt = 1,
+					  .page = &page[n],
+					  .page_size = PAGE };
+		take(&f, &op[n], 32 * n, 4 * 32 * n + 2);
+	}
 	for (uint64_t i = 0; i < 2000; i++)
 		if (i % 16)
 			flush(&f, 0, 0, i, 1);
 	while (tmem_step(f.store, 100))
 		;
-	for (unsigned int i = 0; i < 2; i++) {
-		uint64_t index = op[i].index;
+	for (unsigned int n = 0; n < 50; n++) {
+		uint64_t index = op[n].index;
 
 		assert_int_equal(get(&f, 0, 0, index, 0), TMEM_PAGE_MISS);
-		tmem_unretire(f.ctx, &op[i]);
+		tmem_unretire(f.ctx, &op[n]);
 		assert_int_equal(get(&f, 0, 0, index, 4 * index + 2),
 				 TMEM_PAGE_OK);
 	}
@@ -634,9 +659,8 @@ static void tenants_share_no_page(void **state)
 	fill(&f, pages);
 	one = held(&f);
 	other = f;
-	assert_int_equal(tmem_tenant_open(f.store, "other", &limits,
-					  &other.tenant),
-			 0);
+	assert_int_equal(
+		tmem_tenant_open(f.store, "other", &limits, &other.tenant), 0);
 	pool_open(&other, 0, TMEM_POOL_PERSISTENT);
 	fill(&other, pages);
 	/* The store's figure has both. */
@@ -659,20 +683,27 @@ static void bad_ops(void **state)
 	assert_int_equal(run(&f, f.ctx, 9, 0, 0, 0, 1, data, &page, NULL),
 			 -EINVAL);
 	assert_int_equal(run(&f, f.ctx, TMEM_PUT, 0, 0, 0, 0, data, &page,
-			     NULL), -EINVAL);
+			     NULL),
+			 -EINVAL);
 	assert_int_equal(run(&f, f.ctx, TMEM_PUT, 0, 0, 0, 1, NULL, &page,
-			     NULL), -EINVAL);
+			     NULL),
+			 -EINVAL);
 	assert_int_equal(run(&f, f.ctx, TMEM_PUT, 0, 0, UINT64_MAX, 2, data,
-			     &page, NULL), -EINVAL);
+			     &page, NULL),
+			 -EINVAL);
 	assert_int_equal(run(&f, f.ctx, TMEM_GET, 0, 0, 0, TMEM_MAX_RUN + 1,
-			     NULL, &page, NULL), -EINVAL);
+			     NULL, &page, NULL),
+			 -EINVAL);
 	assert_int_equal(run(&f, f.ctx, TMEM_FLUSH, 0, 0, 1, UINT64_MAX + 0ull,
-			     NULL, NULL, NULL), 0);
+			     NULL, NULL, NULL),
+			 0);
 	assert_int_equal(run(&f, f.ctx, TMEM_FLUSH, 0, 0, 2, UINT64_MAX + 0ull,
-			     NULL, NULL, NULL), -EINVAL);
+			     NULL, NULL, NULL),
+			 -EINVAL);
 	for (uint64_t id = 1; id < UINT32_MAX / 2; id *= 3)
-		assert_int_equal(run(&f, f.ctx, TMEM_PUT, (uint32_t)(0 - id),
-				     0, 0, 1, data, &page, NULL), -EINVAL);
+		assert_int_equal(run(&f, f.ctx, TMEM_PUT, (uint32_t)(0 - id), 0,
+				     0, 1, data, &page, NULL),
+				 -EINVAL);
 	fixture_close(&f);
 }
 
@@ -687,7 +718,8 @@ static void frozen_puts_come_back(void **state)
 	put(&f, 0, 1, 1, 5);
 	tmem_tenant_freeze(f.tenant, true);
 	assert_int_equal(run(&f, f.ctx, TMEM_PUT, 0, 1, 1, 1, data, &page,
-			     NULL), -EAGAIN);
+			     NULL),
+			 -EAGAIN);
 	assert_int_equal(get(&f, 0, 1, 1, 5), TMEM_PAGE_OK);
 	tmem_tenant_freeze(f.tenant, false);
 	assert_int_equal(put(&f, 0, 1, 1, 6), TMEM_PAGE_OK);
@@ -708,8 +740,10 @@ static void iovec_boundaries_mean_nothing(void **state)
 		fixture_open(&f, 16 * MIB, 0);
 		tmem_pool_create(f.tenant, 0, &params, NULL);
 		for (uint64_t round = 0; round < 40; round++) {
-			struct tmem_op op = { .verb = TMEM_PUT, .count = 3,
-					      .page = page, .iov = iov,
+			struct tmem_op op = { .verb = TMEM_PUT,
+					      .count = 3,
+					      .page = page,
+					      .iov = iov,
 					      .page_size = size,
 					      .skip = mix(round) % 60 };
 			size_t at = 0, whole = total + op.skip;
@@ -737,8 +771,8 @@ static void iovec_boundaries_mean_nothing(void **state)
 					at += iov[i].iov_len;
 				}
 				op.verb = pass ? TMEM_GET : TMEM_PUT;
-				assert_int_equal(tmem_submit(f.ctx, f.tenant,
-							     &op), 0);
+				assert_int_equal(
+					tmem_submit(f.ctx, f.tenant, &op), 0);
 				assert_int_equal(op.done, 3);
 				if (pass)
 					assert_memory_equal(p + op.skip, data,
@@ -816,7 +850,8 @@ static void what_comes_later_is_not_supported(void **state)
 	assert_int_equal(tmem_track_next(f.tenant, &key, 1), -ENOTSUP);
 	assert_int_equal(tmem_track_pending(f.tenant, &keys), -ENOTSUP);
 	assert_int_equal(tmem_track_stop(f.tenant), -ENOTSUP);
-	assert_int_equal(tmem_export(f.ctx, f.tenant, &key, NULL, 0, NULL, NULL),
+	assert_int_equal(tmem_export(f.ctx, f.tenant, &key, NULL, 0, NULL,
+				     NULL),
 			 -ENOTSUP);
 	assert_int_equal(tmem_import_reserve(f.tenant, MIB), -ENOTSUP);
 	assert_int_equal(tmem_import_remote(f.tenant, &key), -ENOTSUP);
@@ -851,6 +886,7 @@ int main(void)
 		cmocka_unit_test(ephemeral_evicts_what_is_not_used),
 		cmocka_unit_test(exclusive_get),
 		cmocka_unit_test(exclusive_gets_do_not_mix),
+		cmocka_unit_test(taken_pages_move),
 		cmocka_unit_test(ending_is_bounded),
 		cmocka_unit_test(tenants_share_no_page),
 		cmocka_unit_test(bad_ops),
