@@ -310,6 +310,10 @@ void policy_budget_next(struct policy_budget *b, const struct policy_host *host,
 {
 	uint64_t most = backed(host);
 
+	/* A limit that was raised is no memory that has to be waited for. */
+	if (host->limit != b->limit && !b->low && most > b->budget)
+		b->budget = most;
+	b->limit = host->limit;
 	if (host->stalled || host->available < host->headroom) {
 		b->low = true;
 		b->calm_ms = 0;

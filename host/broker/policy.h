@@ -98,6 +98,7 @@ struct policy_host {
 /* Set it to { .budget = UINT64_MAX }. */
 struct policy_budget {
 	uint64_t budget;  /* bytes that leases may be now */
+	uint64_t limit;	  /* the host's, at the last call */
 	uint64_t calm_ms; /* since the host last was short of memory */
 	bool low;	  /* kept low because it was */
 };

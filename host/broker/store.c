@@ -408,6 +408,9 @@ static void released(struct broker *b, struct store *s,
 		return;
 	}
 	s->leased = MAX(m->leased, s->reserved);
+	/* What it reported before is more than it holds now. */
+	s->report.held = MIN(s->report.held, s->leased);
+	s->report.fixed = MIN(s->report.fixed, s->report.held);
 	if (s->leased <= s->target) {
 		s->target = s->leased;
 		s->deadline_ms = 0;

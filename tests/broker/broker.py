@@ -114,8 +114,8 @@ class Peer:
 
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.connect(path)   # waits while the backlog is full
         self.socket.settimeout(30)
-        self.socket.connect(path)
 
     def close(self):
         self.socket.close()

@@ -399,6 +399,10 @@ static void budget_follows_the_host(void **state)
 	policy_budget_next(&b, &host, 0);
 	assert_int_equal(b.budget, 10 * GIB);
 	assert_false(b.low);
+	/* A limit that is raised counts at once. */
+	host.limit = 12 * GIB;
+	policy_budget_next(&b, &host, 100);
+	assert_int_equal(b.budget, 12 * GIB);
 	/* What it cannot back is not leased, and no pressure yet. */
 	host = host_with(3 * GIB);
 	policy_budget_next(&b, &host, 100);
