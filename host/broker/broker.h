@@ -17,6 +17,7 @@
 #ifndef TMEM_BROKER_H
 #define TMEM_BROKER_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -152,6 +153,9 @@ void peer_fail(struct broker *broker, struct peer *peer, const char *why);
 /* The last message of a store's connection, and one line. */
 void peer_refuse(struct broker *broker, struct peer *peer, const char *name,
 		 const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Make @m a REFUSED of that text. */
+void peer_fill_refused(union tmem_lease_message *m, const char *format,
+		       va_list ap);
 /* Wait, or not, for room to write to it. */
 void peer_wait_write(struct broker *broker, struct peer *peer, bool wait);
 /* Milliseconds' work; returns when it wants to be called again. */

@@ -88,15 +88,21 @@ void peer_fail(struct broker *b, struct peer *p, const char *why)
 	peer_close(b, p);
 }
 
+void peer_fill_refused(union tmem_lease_message *m, const char *format,
+		       va_list ap)
+{
+	tmem_lease_begin(m, TMEM_LEASE_REFUSED);
+	vsnprintf(m->refused.text, sizeof(m->refused.text), format, ap);
+}
+
 void peer_refuse(struct broker *b, struct peer *p, const char *name,
 		 const char *format, ...)
 {
 	union tmem_lease_message m;
 	va_list ap;
 
-	tmem_lease_begin(&m, TMEM_LEASE_REFUSED);
 	va_start(ap, format);
-	vsnprintf(m.refused.text, sizeof(m.refused.text), format, ap);
+	peer_fill_refused(&m, format, ap);
 	va_end(ap);
 	b->counters.refused++;
 	report_some(limiter_of(b, p), name, "refused: %s", m.refused.text);

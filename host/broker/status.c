@@ -133,9 +133,8 @@ answer_no(struct broker *b, struct peer *p, const char *format, ...)
 	union tmem_lease_message m;
 	va_list ap;
 
-	tmem_lease_begin(&m, TMEM_LEASE_REFUSED);
 	va_start(ap, format);
-	vsnprintf(m.refused.text, sizeof(m.refused.text), format, ap);
+	peer_fill_refused(&m, format, ap);
 	va_end(ap);
 	/* Who asks without reading has no answers to expect. */
 	if (tmem_lease_send(p->fd, &m))
