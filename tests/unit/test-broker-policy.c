@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-or-later
+// SPDX-License-Identifier: BSD-3-Clause
 /*
  * The broker's policy: who gets what, which way weights go, what is not worth a
  * move, and that nobody is ever planned to have less than is its own
