@@ -8,6 +8,7 @@ help:
 	@echo "make check-unit     libtmem and the server alone (check-asan, check-tsan, check-model)"
 	@echo "make check-setup    what the scripts say when they cannot go on"
 	@echo "make check-conformance  the specification's test vectors and its account"
+	@echo "make check-broker   tmem-broker and stores that have leases of it"
 	@echo "make check-vhost-user  vhost-user-tmem, with VMMs and guests that misbehave"
 	@echo "make check-qtest    the QEMU device without a guest"
 	@echo "make check-modules  the driver compiles without a warning, as checkpatch wants it"
@@ -40,7 +41,7 @@ demo:
 check:
 	@scripts/install-packages build
 	@tests/run
-check-setup check-unit check-model check-conformance check-asan check-tsan check-vhost-user check-qtest check-modules check-tools:
+check-setup check-unit check-model check-conformance check-asan check-tsan check-broker check-vhost-user check-qtest check-modules check-tools:
 	@scripts/install-packages build
 	@tests/run $(@:check-%=%)
 check-guest:
@@ -93,6 +94,6 @@ dkms:
 clean:
 	@scripts/clean
 
-.PHONY: help demo check check-setup check-unit check-model check-conformance check-asan check-tsan check-vhost-user \
+.PHONY: help demo check check-setup check-unit check-model check-conformance check-asan check-tsan check-broker check-vhost-user \
 	check-qtest check-modules check-tools check-guest check-uml check-mutants check-fresh coverage fuzz fuzz-long \
 	soak bench-swap bench-full bench-store bench-evict bench-vhost verify-claims spec qemu vhost-user modules dkms clean

@@ -244,7 +244,7 @@ static void store_step(struct connection *c, uint64_t now)
 {
 	if (!c->step_at || now < c->step_at)
 		return;
-	if (tmem_step(c->vm->store, STEP_PAGES)) {
+	if (vm_step(c->vm, STEP_PAGES)) {
 		c->step_at = now + STEP_NS;
 	} else {
 		int due = tmem_step_due(c->vm->store);

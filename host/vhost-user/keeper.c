@@ -166,6 +166,11 @@ static int notify_socket(void)
 	return fd;
 }
 
+bool keeper_keeps(void)
+{
+	return keeper_socket >= 0;
+}
+
 void keeper_init(void)
 {
 	const char *parent = getenv(KEEP_VARIABLE);

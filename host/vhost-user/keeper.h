@@ -37,6 +37,9 @@ bool keeper_kept(const char *vm, int fd[TMEM_TENANT_FDS]);
 /* From now on these, and no others, are kept of it. */
 void keeper_store(const char *vm, const int fd[TMEM_TENANT_FDS]);
 
+/* Does anybody keep anything?  After keeper_init(). */
+bool keeper_keeps(void);
+
 /* What was kept of VMs that nobody has asked for is kept no longer. */
 void keeper_done(void);
 

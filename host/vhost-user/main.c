@@ -16,6 +16,9 @@
  *	guard.c		guest memory that goes away
  *	sandbox.c	what the process may do
  *	stats.c		what it tells
+ *
+ * With --lease the main thread has the lease: it shrinks the store where bytes
+ * are recalled, and no VM waits for that.
  */
 #include <errno.h>
 #include <poll.h>
@@ -43,14 +46,59 @@
 static struct options options;
 static struct vm vms[MAX_VMS];
 static int stats_fd = -1;
+static struct tmem_lease *lease;
 static bool started;
+
+static void on_lease(void *opaque, const char *line)
+{
+	report("--lease: %s", line);
+}
+
+/* Before the sandbox: what it opens once, it needs to open once. */
+static void open_lease(struct tmem_store *store, unsigned int num)
+{
+	struct tmem_tenant *tenants[MAX_VMS];
+	const struct tmem_lease_config config = {
+		.size = sizeof(config),
+		/* Then pages outlive a process. */
+		.flags = keeper_keeps() ? TMEM_LEASE_CONFIG_KEPT : 0,
+		.socket = options.lease,
+		.name = options.name,
+		.max = options.size,
+		.report = on_lease,
+	};
+	char why[300];
+	int error;
+
+	for (unsigned int i = 0; i < num; i++)
+		tenants[i] = vms[i].tenant;
+	error = tmem_lease_open(store, tenants, num, &config, &lease, why,
+				sizeof(why));
+	if (error)
+		fatal("--lease=%s: %s", options.lease,
+		      error == -EACCES ? why : strerror(-error));
+	for (unsigned int i = 0; i < num; i++)
+		vms[i].lease = lease;
+}
+
+/* Bytes that the store begins with: a lease begins with the reservations. */
+static uint64_t first_size(void)
+{
+	uint64_t need =
+		(options.num_sockets ? options.num_sockets : 1) *
+		tmem_reservation_cost(options.limits.persistent_reserved);
+
+	if (!options.lease)
+		return options.size;
+	return need ? need : tmem_reservation_cost(1);
+}
 
 static struct tmem_store *open_store(void)
 {
 	const struct tmem_store_config config = {
 		.size = sizeof(config),
 		.flags = options.lock ? TMEM_STORE_LOCK : 0,
-		.max_bytes = options.size,
+		.max_bytes = first_size(),
 		.cgroup_headroom = options.cgroup_headroom,
 		.host_headroom = options.host_headroom,
 		.recompress_percent = options.recompress_percent,
@@ -61,7 +109,7 @@ static struct tmem_store *open_store(void)
 
 	if (error)
 		fatal("cannot make a store of %llu bytes: %s",
-		      (unsigned long long)options.size, strerror(-error));
+		      (unsigned long long)config.max_bytes, strerror(-error));
 	return store;
 }
 
@@ -103,20 +151,23 @@ static int catch_signals(void)
 /* Until a signal, or until nobody can connect any more. */
 static void wait_for_end(int signal_fd, int ended_fd)
 {
-	struct pollfd fds[3] = {
+	struct pollfd fds[4] = {
 		{ .fd = signal_fd, .events = POLLIN },
 		{ .fd = ended_fd, .events = POLLIN },
 		{ .fd = stats_fd, .events = POLLIN },
+		{ .fd = lease ? tmem_lease_fd(lease) : -1, .events = POLLIN },
 	};
 	unsigned int num = options.num_sockets ? options.num_sockets : 1;
 
 	for (;;) {
-		if (poll(fds, 3, -1) < 0 && errno != EINTR)
+		if (poll(fds, 4, -1) < 0 && errno != EINTR)
 			fatal("poll: %s", strerror(errno));
 		if (fds[0].revents || fds[1].revents)
 			return;
 		if (fds[2].revents)
 			stats_send(stats_fd, vms, num);
+		if (fds[3].revents)
+			tmem_lease_process(lease);
 	}
 }
 
@@ -196,10 +247,12 @@ int main(int argc, char **argv)
 			options.num_sockets ? options.socket_path[i] : NULL,
 			options.fd, stop_fd);
 	keeper_done();
+	if (options.lease)
+		open_lease(store, num);
 	if (options.stats_path)
 		stats_fd = socket_listen("--stats-path", options.stats_path,
 					 options.socket_group);
-	sandbox_enter(options.sandbox);
+	sandbox_enter(options.sandbox, options.lease != NULL);
 	for (unsigned int i = 0; i < num; i++) {
 		args[i] = (struct thread_args){ &vms[i], ended_fd };
 		if (pthread_create(&vms[i].thread, NULL, run, &args[i]))
@@ -210,6 +263,7 @@ int main(int argc, char **argv)
 	eventfd_write(stop_fd, 1);
 	for (unsigned int i = 0; i < num; i++)
 		join(&vms[i]);
+	tmem_lease_close(lease);
 	for (unsigned int i = 0; i < num; i++)
 		vm_close(&vms[i]);
 	if (options.stats_path)

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "options.h"
+#include "protocol.h"
 #include "report.h"
 
 #define MIB		 (1024ull * 1024)
@@ -30,6 +31,8 @@ enum {
 	OPT_SHARED,
 	OPT_SOCKET_GROUP,
 	OPT_STATS_PATH,
+	OPT_LEASE,
+	OPT_NAME,
 	OPT_SIZE,
 	OPT_RESERVED,
 	OPT_PERSISTENT_MAX,
@@ -56,6 +59,8 @@ static const struct option long_options[] = {
 	{ "shared", no_argument, NULL, OPT_SHARED },
 	{ "socket-group", required_argument, NULL, OPT_SOCKET_GROUP },
 	{ "stats-path", required_argument, NULL, OPT_STATS_PATH },
+	{ "lease", required_argument, NULL, OPT_LEASE },
+	{ "name", required_argument, NULL, OPT_NAME },
 	{ "size", required_argument, NULL, OPT_SIZE },
 	{ "reserved", required_argument, NULL, OPT_RESERVED },
 	{ "persistent-max", required_argument, NULL, OPT_PERSISTENT_MAX },
@@ -93,6 +98,11 @@ static const char help[] =
 	"JSON\n"
 	"\n"
 	"Memory (bytes, or with K, M, G, T)\n"
+	"  --lease=PATH            tmem-broker's socket: it says how much the "
+	"store holds\n"
+	"  --name=NAME             the store's name there; default: the last "
+	"part of\n"
+	"                          --socket-path\n"
 	"  --size=BYTES            most that the store holds; default: what "
 	"the\n"
 	"                          reservations need\n"
@@ -210,6 +220,18 @@ static void take(struct options *o, int option, const char *name,
 			fatal("--stats-path=: must be the path of a socket");
 		o->stats_path = value;
 		break;
+	case OPT_LEASE:
+		if (!*value ||
+		    strlen(value) >=
+			    sizeof(((struct sockaddr_un *)0)->sun_path))
+			fatal("--lease=%s: must be the path of tmem-broker's "
+			      "socket, as in --lease=/run/tmem-broker/socket",
+			      value);
+		o->lease = value;
+		break;
+	case OPT_NAME:
+		o->name = value;
+		break;
 	case OPT_SIZE:
 		o->size = read_bytes(name, value);
 		if (!o->size)
@@ -235,8 +257,8 @@ static void take(struct options *o, int option, const char *name,
 		o->recompress_percent = read_number(name, value, 0, 100);
 		break;
 	case OPT_RECOMPRESS_AFTER:
-		o->recompress_after_s = read_number(name, value, 1,
-						    TMEM_MAX_RECOMPRESS_AFTER);
+		o->recompress_after_s =
+			read_number(name, value, 1, TMEM_MAX_RECOMPRESS_AFTER);
 		break;
 	case OPT_LOCK:
 		o->lock = true;
@@ -287,6 +309,26 @@ static void check_sockets(struct options *o)
 		      o->socket_group);
 }
 
+/* Its name, where it has a lease. */
+static void check_lease(struct options *o)
+{
+	const char *path = o->num_sockets ? o->socket_path[0] : NULL;
+
+	if (o->name && !o->lease)
+		fatal("--name=%s: is the name for a broker: give --lease=PATH, "
+		      "too",
+		      o->name);
+	if (!o->lease)
+		return;
+	if (!o->name && !path)
+		fatal("--lease=%s: with --fd, give --name=NAME, too", o->lease);
+	if (!o->name)
+		o->name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+	if (!tmem_lease_name_ok(o->name))
+		fatal("--name=%s: must have 1 to %u of A-Z a-z 0-9 _ . : -",
+		      o->name, TMEM_LEASE_NAME_SIZE - 1);
+}
+
 /* With a headroom of all memory, every put would be refused. */
 static void check_headroom(const char *name, uint64_t headroom)
 {
@@ -314,14 +356,14 @@ static void check_limits(struct options *o)
 	if (o->size > MAX_SIZE)
 		fatal("--size=%" PRIu64 ": must be at most %llu (256 TiB)",
 		      o->size, MAX_SIZE);
-	if (!*reserved && !o->size)
+	if (!*reserved && !o->size && !o->lease)
 		fatal("--reserved=0: give --size, too: what the store may hold "
 		      "without a promise");
 	if (*reserved > TMEM_MAX_RESERVED)
 		fatal("--reserved=%" PRIu64 ": must be at most %llu (192 GiB)",
 		      *reserved, TMEM_MAX_RESERVED);
 	need = vms * tmem_reservation_cost(*reserved);
-	if (!o->size)
+	if (!o->size && !o->lease)
 		o->size = need;
 	if (o->limits.persistent_max &&
 	    o->limits.persistent_max < tmem_reservation_cost(*reserved))
@@ -329,7 +371,7 @@ static void check_limits(struct options *o)
 		      " or more, not %" PRIu64,
 		      *reserved, tmem_reservation_cost(*reserved),
 		      o->limits.persistent_max);
-	if (need > o->size)
+	if (o->size && need > o->size)
 		fatal("--reserved=%" PRIu64 " for %u VM%s needs --size=%" PRIu64
 		      " or more, not %" PRIu64 "; at most --reserved=%" PRIu64
 		      " fits",
@@ -365,6 +407,7 @@ void options_read(struct options *o, int argc, char **argv)
 	if (optind < argc)
 		fatal("'%s': is no option; see --help", argv[optind]);
 	check_sockets(o);
+	check_lease(o);
 	check_limits(o);
 	check_headroom("cgroup-headroom", o->cgroup_headroom);
 	check_headroom("host-headroom", o->host_headroom);

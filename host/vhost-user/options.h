@@ -20,7 +20,11 @@ struct options {
 	bool shared;
 	const char *socket_group;
 	const char *stats_path;
-	uint64_t size;		   /* bytes that the store may hold */
+	const char *lease; /* the broker's socket; NULL: there is none */
+	const char *name;  /* for it */
+	/* Bytes that the store may hold; with a lease most that it asks for,
+	 * 0: what the broker allows. */
+	uint64_t size;
 	struct tmem_limits limits; /* of each VM */
 	uint64_t cgroup_headroom;
 	uint64_t host_headroom;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 #include "report.h"
 #include "sandbox.h"
@@ -71,16 +72,44 @@ static const int allowed[] = {
 	SCMP_SYS(unlink),
 };
 
-static void filter_calls(void)
+/* Of a lease: the broker comes and goes. */
+static const int allowed_lease[] = {
+	SCMP_SYS(connect),    SCMP_SYS(recvfrom),    SCMP_SYS(epoll_ctl),
+	SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(timerfd_settime),
+};
+
+static int allow(scmp_filter_ctx context, const int *calls, size_t num)
+{
+	int error = 0;
+
+	for (size_t i = 0; !error && i < num; i++)
+		error = seccomp_rule_add(context, SCMP_ACT_ALLOW, calls[i], 0);
+	return error;
+}
+
+static int allow_lease(scmp_filter_ctx context)
+{
+	int error = allow(context, allowed_lease,
+			  sizeof(allowed_lease) / sizeof(*allowed_lease));
+
+	if (!error)
+		error = seccomp_rule_add(context, SCMP_ACT_ALLOW,
+					 SCMP_SYS(socket), 1,
+					 SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
+	return error;
+}
+
+static void filter_calls(int connects)
 {
 	/* Not killed: a line in the log is worth more than a core. */
 	scmp_filter_ctx context = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int error = context ? 0 : -ENOMEM;
 
-	for (size_t i = 0; !error && i < sizeof(allowed) / sizeof(*allowed);
-	     i++)
-		error = seccomp_rule_add(context, SCMP_ACT_ALLOW, allowed[i],
-					 0);
+	if (!error)
+		error = allow(context, allowed,
+			      sizeof(allowed) / sizeof(*allowed));
+	if (!error && connects)
+		error = allow_lease(context);
 	if (!error)
 		error = seccomp_rule_add(
 			context, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
@@ -95,7 +124,7 @@ static void filter_calls(void)
 		      strerror(-error));
 }
 
-void sandbox_enter(int filter)
+void sandbox_enter(int filter, int connects)
 {
 	const struct rlimit none = { 0, 0 };
 	struct rlimit files;
@@ -109,5 +138,5 @@ void sandbox_enter(int filter)
 	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		fatal("cannot turn off core dumps: %s", strerror(errno));
 	if (filter)
-		filter_calls();
+		filter_calls(connects);
 }

@@ -77,6 +77,23 @@ static uint64_t read_counter(_Atomic uint64_t *counter)
 	return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
+/* What the broker allows. */
+static void print_lease(FILE *out, struct tmem_lease *lease)
+{
+	struct tmem_lease_info info;
+
+	if (!lease)
+		return;
+	tmem_lease_info(lease, &info);
+	fprintf(out, ", \"lease\": {\"connected\": %s",
+		info.connected ? "true" : "false");
+	print_member(out, "leased_bytes", info.leased);
+	print_member(out, "target_bytes", info.target);
+	print_member(out, "wanted_bytes", info.wanted);
+	print_member(out, "recalls", info.recalls);
+	fputc('}', out);
+}
+
 static void print_vm(FILE *out, struct vm *vm)
 {
 	struct tmem_server_stats server;
@@ -120,6 +137,7 @@ void stats_send(int listen_fd, struct vm *vms, unsigned int num)
 		fputs("{\"store\": {\"vms\": ", out);
 		fprintf(out, "%u", num);
 		print_stats(out, &stats);
+		print_lease(out, vms->lease);
 		fputs("}, \"vms\": [", out);
 		for (unsigned int i = 0; i < num; i++) {
 			fputs(i ? ", " : "", out);

@@ -143,6 +143,15 @@ static uint64_t now_ms(void)
 	return t.tv_sec * 1000ull + t.tv_nsec / 1000000;
 }
 
+unsigned int vm_step(struct vm *vm, unsigned int pages)
+{
+	unsigned int visited = tmem_step(vm->store, pages);
+
+	if (vm->lease)
+		tmem_lease_poke(vm->lease);
+	return visited;
+}
+
 #define LINES_A_MINUTE 10
 
 void vm_report(struct vm *vm, const char *format, ...)
@@ -209,7 +218,7 @@ static int next_connection(struct vm *vm)
 			held = false;
 		}
 		/* Of pools that have ended, too, perhaps by its last word. */
-		if (tmem_step(vm->store, STEP_PAGES))
+		if (vm_step(vm, STEP_PAGES))
 			timeout = STEP_MS;
 		else if (held)
 			timeout = end - now;

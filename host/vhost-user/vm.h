@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "options.h"
+#include "tmem-lease.h"
 #include "tmem-server.h"
 
 /* Only grow; written by the VM's thread, read by others. */
@@ -35,6 +36,8 @@ struct vm {
 	struct tmem_store *store;
 	struct tmem_tenant *tenant;
 	struct tmem_server *server;
+	/* The store's, which the main thread has; NULL: none. */
+	struct tmem_lease *lease;
 	int listen_fd; /* -1: there is only the connection that we were given */
 	int connected_fd; /* that one; -1: there is none */
 	int stop_fd;	  /* polls readable when the process ends */
@@ -58,6 +61,12 @@ void vm_close(struct vm *vm);
  */
 void vm_report(struct vm *vm, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/*
+ * Work that ops left behind: tmem_step() of that many pages, and its result.
+ * Who has the lease hears of it.
+ */
+unsigned int vm_step(struct vm *vm, unsigned int pages);
 
 /* The VM's thread; ends when stop_fd is readable, or nobody can connect. */
 void *vm_thread(void *vm);

@@ -41,7 +41,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	snprintf(other, sizeof(other), "%s.other", argv[1]);
-	sandbox_enter(1);
+	sandbox_enter(1, 0);
 	open_must(argv[1], O_RDONLY | O_CLOEXEC, 0);
 	open_must(argv[1], O_RDWR, EPERM);
 	open_must(argv[1], O_WRONLY, EPERM);

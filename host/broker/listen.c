@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The socket, and the lock that says whose it is
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "listen.h"
+#include "report.h"
+
+#define BACKLOG	  128
+#define PATH_SIZE (sizeof(((struct sockaddr_un *)0)->sun_path))
+
+static char lock_path[PATH_SIZE];
+static int lock_fd = -1;
+static unsigned int noted;
+
+static gid_t group_id(const char *name)
+{
+	const struct group *group = getgrnam(name);
+
+	if (!group)
+		fatal("--socket-group=%s: there is no such group", name);
+	return group->gr_gid;
+}
+
+/* Is what we have locked what others would find at its path? */
+static int is_current(int fd)
+{
+	struct stat ours, theirs;
+
+	return !fstat(fd, &ours) && !stat(lock_path, &theirs) &&
+	       ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
+}
+
+static void lock(const char *path)
+{
+	snprintf(lock_path, sizeof(lock_path), "%s.lock", path);
+	for (;;) {
+		lock_fd = open(lock_path,
+			       O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (lock_fd < 0)
+			fatal("--socket=%s: cannot make %s: %s", path,
+			      lock_path, strerror(errno));
+		if (flock(lock_fd, LOCK_EX | LOCK_NB))
+			fatal("--socket=%s: another broker has it: give "
+			      "another path, or end it",
+			      path);
+		/* The one before may have removed it as we opened it. */
+		if (is_current(lock_fd))
+			return;
+		close(lock_fd);
+	}
+}
+
+/* A dead broker's socket. */
+static void make_way(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st))
+		return;
+	if (!S_ISSOCK(st.st_mode))
+		fatal("--socket=%s: is there already, and no socket: give "
+		      "another path, or remove it",
+		      path);
+	unlink(path);
+}
+
+static unsigned int read_survivors(void)
+{
+	char text[16] = "";
+
+	if (pread(lock_fd, text, sizeof(text) - 1, 0) < 0)
+		return 0;
+	return strtoul(text, NULL, 10);
+}
+
+int listen_open(const char *path, const char *group, unsigned int *survivors)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	gid_t gid = group ? group_id(group) : (gid_t)-1;
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
+			0);
+	mode_t mask;
+
+	lock(path);
+	*survivors = noted = read_survivors();
+	make_way(path);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	/* Nobody gets in before the group is right. */
+	mask = umask(0177);
+	if (fd < 0 ||
+	    bind(fd, (const struct sockaddr *)&address, sizeof(address)))
+		fatal("--socket=%s: cannot listen there: %s", path,
+		      strerror(errno));
+	umask(mask);
+	if (group && (chown(path, -1, gid) || chmod(path, 0660))) {
+		unlink(path);
+		fatal("--socket-group=%s: cannot give %s to it: %s", group,
+		      path, strerror(errno));
+	}
+	if (listen(fd, BACKLOG)) {
+		unlink(path);
+		fatal("--socket=%s: cannot listen there: %s", path,
+		      strerror(errno));
+	}
+	return fd;
+}
+
+void listen_note(unsigned int stores)
+{
+	char text[16];
+	int length;
+
+	if (lock_fd < 0 || stores == noted)
+		return;
+	noted = stores;
+	/* Always of one length: there is never a part of another number. */
+	length = snprintf(text, sizeof(text), "%010u\n", stores);
+	if (pwrite(lock_fd, text, length, 0) != length)
+		report("%s: cannot be written: %s", lock_path, strerror(errno));
+}
+
+void listen_close(const char *path, unsigned int stores)
+{
+	listen_note(stores);
+	unlink(path);
+	if (!stores)
+		unlink(lock_path);
+	/* What stores do from here on is nothing that the next one waits for.
+	 */
+	close(lock_fd);
+	lock_fd = -1;
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Lines for people, and the clock that keeps them few
+ */
+#include <stdarg.h>
+#include <time.h>
+
+#include "report.h"
+
+#define LINES_A_MINUTE 10
+
+uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000ull + t.tv_nsec / 1000000;
+}
+
+void report_some(struct limiter *limiter, const char *who, const char *format,
+		 ...)
+{
+	uint64_t minute = now_ms() / 60000 + 1;
+	char text[400];
+	va_list ap;
+
+	if (limiter->minute != minute) {
+		limiter->minute = minute;
+		limiter->lines = 0;
+	}
+	if (limiter->lines == LINES_A_MINUTE)
+		return;
+	va_start(ap, format);
+	vsnprintf(text, sizeof(text), format, ap);
+	va_end(ap);
+	report("%s: %s%s", who, text,
+	       ++limiter->lines < LINES_A_MINUTE
+		       ? ""
+		       : " (more is not said this minute)");
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Lines for people, on stderr: the journal adds time and unit.
+ */
+#ifndef TMEM_BROKER_REPORT_H
+#define TMEM_BROKER_REPORT_H
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define report(format, ...)                                                    \
+	fprintf(stderr, "tmem-broker: " format "\n", ##__VA_ARGS__)
+
+#define fatal(...)                                                             \
+	do {                                                                   \
+		report(__VA_ARGS__);                                           \
+		exit(1);                                                       \
+	} while (0)
+
+/* Lines that a peer may cause: so many a minute. */
+struct limiter {
+	uint64_t minute;
+	unsigned int lines;
+};
+
+/*
+ * A line about what somebody did, @who: ten a minute for each limiter, the last
+ * of which says that there will be no more.
+ */
+void report_some(struct limiter *limiter, const char *who, const char *format,
+		 ...) __attribute__((format(printf, 3, 4)));
+
+/* CLOCK_MONOTONIC, the only clock there is here. */
+uint64_t now_ms(void);
+
+#endif /* TMEM_BROKER_REPORT_H */

@@ -1,0 +1,571 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Stores: how they come, what they say, how they end
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "broker.h"
+#include "evidence.h"
+#include "listen.h"
+
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/* A look at a process costs two files: not more often than this. */
+#define EVIDENCE_MS 2000
+/* ... but where what is said has outgrown what was seen. */
+#define DOUBT_MS 100
+/* After a recall that is overdue the next look. */
+#define OVERDUE_MS 10000
+
+typedef unsigned long long ull; /* for lines */
+
+/* ------------------------------------------------------------------ sums */
+
+uint64_t leases_sum(const struct broker *b)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int i = 0; i < b->num_stores; i++)
+		sum += b->store[i]->leased;
+	return sum;
+}
+
+uint64_t reserved_sum(const struct broker *b)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int i = 0; i < b->num_stores; i++)
+		sum += b->store[i]->reserved;
+	return sum;
+}
+
+/* Those that the next broker is to wait for. */
+static void note_stores(struct broker *b)
+{
+	unsigned int admitted = 0;
+
+	for (unsigned int i = 0; i < b->num_stores; i++)
+		admitted += b->store[i]->state != TMEM_LEASE_WAITING;
+	/* While some have not come back, they are those. */
+	if (!b->grace_until_ms)
+		listen_note(admitted);
+}
+
+/* -------------------------------------------------------------- evidence */
+
+static void look_at_process(struct broker *b, struct store *s, uint64_t now)
+{
+	s->evidence =
+		evidence_bytes(b->config->proc, b->config->cgroup, s->who.pid);
+	s->evidence_ms = now;
+}
+
+/* A process is larger than its store; and pages come and go while we look. */
+static uint64_t tolerance(const struct broker *b, const struct store *s)
+{
+	return MAX(b->config->chunk, s->evidence / 8);
+}
+
+uint64_t store_believed(struct broker *b, struct store *s, uint64_t claim)
+{
+	uint64_t seen;
+
+	if (s->evidence == UINT64_MAX)
+		return claim;
+	seen = s->evidence + tolerance(b, s);
+	return MIN(claim, MAX(seen, s->reserved));
+}
+
+static void check_claim(struct broker *b, struct store *s, uint64_t claim)
+{
+	bool believed = store_believed(b, s, claim) == claim;
+	uint64_t now = now_ms();
+
+	if (claim <= s->reserved ||
+	    now < s->evidence_ms + (believed ? EVIDENCE_MS : DOUBT_MS))
+		return;
+	look_at_process(b, s, now);
+	if (store_believed(b, s, claim) == claim)
+		return;
+	b->counters.lies++;
+	report_some(&s->limiter, s->name,
+		    "says that it holds %llu bytes; process %d can be seen to "
+		    "hold %llu: that is what counts",
+		    (ull)claim, s->who.pid, (ull)s->evidence);
+}
+
+/* ----------------------------------------------------------------- table */
+
+static unsigned int position(const struct broker *b, const char *name)
+{
+	unsigned int low = 0, high = b->num_stores;
+
+	while (low < high) {
+		unsigned int mid = (low + high) / 2;
+
+		if (strcmp(b->store[mid]->name, name) < 0)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+struct store *store_find(struct broker *b, const char *name)
+{
+	unsigned int at = position(b, name);
+
+	if (at == b->num_stores || strcmp(b->store[at]->name, name))
+		return NULL;
+	return b->store[at];
+}
+
+static void insert(struct broker *b, struct store *s)
+{
+	unsigned int at = position(b, s->name);
+
+	memmove(&b->store[at + 1], &b->store[at],
+		(b->num_stores - at) * sizeof(b->store[0]));
+	b->store[at] = s;
+	b->num_stores++;
+}
+
+void store_remove(struct broker *b, struct store *s)
+{
+	unsigned int at = position(b, s->name);
+	struct peer *peer = s->peer;
+
+	memmove(&b->store[at], &b->store[at + 1],
+		(b->num_stores - at - 1) * sizeof(b->store[0]));
+	b->num_stores--;
+	if (s->pidfd >= 0)
+		close(s->pidfd);
+	s->pidfd = -1;
+	/* Events of this round may still point to it. */
+	s->next_dead = b->dead_stores;
+	b->dead_stores = s;
+	s->peer = NULL;
+	if (peer) {
+		peer->store = NULL;
+		peer_close(b, peer);
+	}
+	note_stores(b);
+	plan_want(b);
+}
+
+/* Its process has ended. */
+static void pid_ready(struct broker *b, struct watch *watch, uint32_t events)
+{
+	struct store *s = (struct store *)watch;
+
+	if (s->pidfd < 0)
+		return;
+	close(s->pidfd);
+	s->pidfd = -1;
+	s->ended = true;
+	if (s->peer)
+		peer_close(b, s->peer); /* calls store_lost() */
+	else if (!s->kept)
+		store_remove(b, s);
+}
+
+void store_lost(struct broker *b, struct store *s)
+{
+	s->peer = NULL;
+	if (s->state == TMEM_LEASE_WAITING || (s->ended && !s->kept)) {
+		store_remove(b, s);
+		return;
+	}
+	s->state = TMEM_LEASE_ABSENT;
+	s->until_ms = now_ms() + b->config->grace_ms;
+	s->wanted = 0;
+	s->say = 0;
+	/* Nobody knows whether it has heard of a recall. */
+	s->target = s->leased;
+	s->deadline_ms = 0;
+	plan_want(b);
+}
+
+/* ---------------------------------------------------------------- limits */
+
+static uint64_t least_of(uint64_t a, uint64_t b)
+{
+	return !a ? b : !b ? a : MIN(a, b);
+}
+
+void store_limits(struct broker *b, struct store *s)
+{
+	const struct config_vm *vm = config_vm(b->config, s->name);
+	uint64_t max = vm ? vm->max : 0, weight = vm ? vm->weight : 1;
+
+	/* Those of the operator replace the configured ones. */
+	if (s->set_max)
+		max = s->set_max;
+	if (s->set_weight)
+		weight = s->set_weight;
+	max = least_of(least_of(max, s->own_max), b->config->limit);
+	s->max = MAX(max, s->reserved);
+	s->weight = least_of(weight, s->own_weight);
+}
+
+/* ----------------------------------------------------------------- hello */
+
+/*
+ * May this peer be the store of that name?  If not it was refused.  @old: who
+ * has the name.
+ */
+static bool may_have_name(struct broker *b, struct peer *p,
+			  const struct tmem_lease_hello *hello,
+			  const struct config_vm *vm, struct store *old)
+{
+	if (!vm)
+		peer_refuse(b, p, hello->name,
+			    "'%s': there is no [vm %s] in %s, and no [default]",
+			    hello->name, hello->name, b->options.config);
+	else if (vm->has_user && p->who.uid && p->who.uid != vm->user)
+		peer_refuse(b, p, hello->name,
+			    "'%s': is user %u's, and process %d is user %u's",
+			    hello->name, vm->user, p->who.pid, p->who.uid);
+	else if (old && old->who.uid != p->who.uid && p->who.uid)
+		peer_refuse(b, p, hello->name,
+			    "'%s': user %u has a store of that name, and "
+			    "process %d is user %u's",
+			    hello->name, old->who.uid, p->who.pid, p->who.uid);
+	else if (old && !old->ended && old->who.pid != p->who.pid)
+		peer_refuse(b, p, hello->name,
+			    "'%s': process %d has that name, and lives",
+			    hello->name, old->who.pid);
+	else
+		return true;
+	return false;
+}
+
+/* Do the reservations fit together?  If not it was refused. */
+static bool fits_reserved(struct broker *b, struct peer *p,
+			  const struct tmem_lease_hello *hello,
+			  const struct config_vm *vm, const struct store *old)
+{
+	uint64_t limit = b->config->limit;
+	uint64_t others = reserved_sum(b) - (old ? old->reserved : 0);
+
+	if (vm->reserved != UINT64_MAX && hello->reserved > vm->reserved)
+		peer_refuse(b, p, hello->name,
+			    "'%s': its reservation takes %llu bytes, and "
+			    "reserved=%llu is configured",
+			    hello->name, (ull)hello->reserved,
+			    (ull)vm->reserved);
+	else if (vm->max && hello->reserved > vm->max)
+		peer_refuse(b, p, hello->name,
+			    "'%s': its reservation takes %llu bytes, and "
+			    "max=%llu is configured",
+			    hello->name, (ull)hello->reserved, (ull)vm->max);
+	else if (hello->reserved > limit || others > limit - hello->reserved)
+		peer_refuse(b, p, hello->name,
+			    "'%s': its reservation takes %llu bytes, and %llu "
+			    "are left of the host's limit of %llu beside the "
+			    "other stores' reservations",
+			    hello->name, (ull)hello->reserved,
+			    (ull)(limit - MIN(limit, others)), (ull)limit);
+	else
+		return true;
+	return false;
+}
+
+static struct store *make_store(struct broker *b, struct peer *p,
+				const struct tmem_lease_hello *hello)
+{
+	struct store *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->watch.ready = pid_ready;
+	s->pidfd = -1;
+	strcpy(s->name, hello->name);
+	s->observed_ms = now_ms();
+	s->benefit_now = BENEFIT_ONE;
+	s->evidence = UINT64_MAX;
+	insert(b, s);
+	return s;
+}
+
+static void take_process(struct broker *b, struct store *s, struct peer *p)
+{
+	if (s->pidfd >= 0)
+		close(s->pidfd);
+	s->who = p->who;
+	s->ended = false;
+	s->pidfd = evidence_pidfd(p->fd, p->who.pid);
+	if (s->pidfd >= 0)
+		broker_watch(b, &s->watch, s->pidfd, EPOLLIN, true);
+}
+
+/*
+ * One that has had a lease: it is counted as what it holds, whether it fits or
+ * not, since it is held.  A claim beyond the lease that we know of is no claim.
+ */
+static void come_back(struct broker *b, struct store *s,
+		      const struct tmem_lease_hello *hello, bool known)
+{
+	uint64_t claim = hello->leased;
+
+	if (known && s->state != TMEM_LEASE_WAITING)
+		claim = MIN(claim, MAX(s->leased, s->reserved));
+	check_claim(b, s, MAX(claim, hello->held));
+	s->leased = MAX(s->reserved, store_believed(b, s, claim));
+	s->target = s->leased;
+	s->state = TMEM_LEASE_ADMITTED;
+	s->say = TMEM_LEASE_WELCOME;
+	s->serial++;
+	if (b->survivors && !known && !--b->survivors)
+		b->grace_until_ms = 1; /* all are back: it ends now */
+}
+
+static void hello(struct broker *b, struct peer *p,
+		  const struct tmem_lease_hello *hello)
+{
+	const struct config_vm *vm = config_vm(b->config, hello->name);
+	struct store *s = store_find(b, hello->name);
+	bool known = s, returns;
+	struct peer *before = s ? s->peer : NULL;
+
+	if (!may_have_name(b, p, hello, vm, s) ||
+	    !fits_reserved(b, p, hello, vm, s))
+		return;
+	if (!s)
+		s = make_store(b, p, hello);
+	if (!s) {
+		peer_fail(b, p, "out of memory");
+		return;
+	}
+	/* The same store again: the first connection is no more. */
+	if (before) {
+		before->store = NULL;
+		peer_close(b, before);
+	}
+	/* Another process that holds nothing: what the last one had is free. */
+	returns = hello->generation || hello->held > hello->reserved ||
+		  (known && s->who.pid == p->who.pid &&
+		   s->state != TMEM_LEASE_WAITING);
+	p->store = s;
+	s->peer = p;
+	s->kept = hello->flags & TMEM_LEASE_KEPT;
+	s->reserved = hello->reserved;
+	s->own_max = hello->max;
+	s->own_weight = hello->weight;
+	s->report.held = hello->held;
+	s->report.fixed = hello->fixed;
+	s->deadline_ms = 0;
+	s->overdue = false;
+	s->wanted = 0;
+	take_process(b, s, p);
+	s->evidence_ms = 0;
+	store_limits(b, s);
+	if (returns) {
+		come_back(b, s, hello, known);
+	} else {
+		s->state = TMEM_LEASE_WAITING;
+		s->leased = s->target = 0;
+		s->until_ms = now_ms() + WAITING_MS + b->config->grace_ms;
+	}
+	note_stores(b);
+	plan_want(b);
+	store_tell(b, s);
+}
+
+/* -------------------------------------------------------------- messages */
+
+static void reported(struct broker *b, struct store *s,
+		     const struct tmem_lease_report *report)
+{
+	uint64_t most = MAX(report->held, report->fixed);
+
+	if (report->fixed > report->held) {
+		peer_fail(b, s->peer, "REPORT: fixed is more than held");
+		return;
+	}
+	s->report = *report;
+	s->report_ms = now_ms();
+	check_claim(b, s, most);
+	plan_want(b);
+}
+
+static void released(struct broker *b, struct store *s,
+		     const struct tmem_lease_released *m)
+{
+	if (m->serial > s->serial) {
+		peer_fail(b, s->peer, "RELEASED: a serial that was never sent");
+		return;
+	}
+	/* It has crossed one of ours. */
+	if (m->serial < s->serial)
+		return;
+	if (m->leased > s->leased) {
+		peer_fail(b, s->peer, "RELEASED: more than its lease");
+		return;
+	}
+	s->leased = MAX(m->leased, s->reserved);
+	/* What it reported before is more than it holds now. */
+	s->report.held = MIN(s->report.held, s->leased);
+	s->report.fixed = MIN(s->report.fixed, s->report.held);
+	if (s->leased <= s->target) {
+		s->target = s->leased;
+		s->deadline_ms = 0;
+		s->overdue = false;
+	}
+	plan_want(b);
+}
+
+void store_message(struct broker *b, struct peer *p,
+		   const union tmem_lease_message *m)
+{
+	struct store *s = p->store;
+
+	if (m->header.type == TMEM_LEASE_HELLO) {
+		hello(b, p, &m->hello);
+		return;
+	}
+	if (s->state == TMEM_LEASE_WAITING) {
+		peer_fail(b, p, "did not wait for its WELCOME");
+		return;
+	}
+	switch (m->header.type) {
+	case TMEM_LEASE_REPORT:
+		reported(b, s, &m->report);
+		break;
+	case TMEM_LEASE_WANT:
+		s->wanted = m->want.bytes;
+		plan_want(b);
+		break;
+	default:
+		released(b, s, &m->released);
+		break;
+	}
+}
+
+/* ------------------------------------------------------------------ tell */
+
+static void fill_welcome(struct broker *b, struct store *s,
+			 struct tmem_lease_welcome *m)
+{
+	m->serial = s->serial;
+	m->leased = s->leased;
+	m->generation = b->generation;
+	m->max = s->max;
+	m->chunk = b->config->chunk;
+	m->report_ms = b->config->report_ms;
+}
+
+/*
+ * There is no queue: of a lease only the last word counts, so a store that does
+ * not read costs one message's room here, and hears the last one.
+ */
+void store_tell(struct broker *b, struct store *s)
+{
+	union tmem_lease_message m;
+	int error;
+
+	if (!s->peer || !s->say)
+		return;
+	tmem_lease_begin(&m, s->say);
+	switch (s->say) {
+	case TMEM_LEASE_WELCOME:
+		fill_welcome(b, s, &m.welcome);
+		break;
+	case TMEM_LEASE_GRANT:
+		m.grant.serial = s->serial;
+		m.grant.leased = s->leased;
+		break;
+	default:
+		m.recall.serial = s->serial;
+		m.recall.leased = s->target;
+		m.recall.deadline_ms =
+			s->deadline_ms - MIN(s->deadline_ms, now_ms());
+		break;
+	}
+	error = tmem_lease_send(s->peer->fd, &m);
+	if (!error && s->say == TMEM_LEASE_WELCOME && s->target < s->leased) {
+		/* Recalled before it could be told what from. */
+		s->say = TMEM_LEASE_RECALL;
+		store_tell(b, s);
+		return;
+	}
+	if (!error)
+		s->say = 0;
+	if (error && error != -EAGAIN)
+		peer_close(b, s->peer);
+	else
+		peer_wait_write(b, s->peer, error);
+}
+
+/* ------------------------------------------------------------------ time */
+
+/*
+ * A recall that was not paid in time: what the process cannot be seen to hold
+ * it cannot keep by saying nothing.
+ */
+static void recall_overdue(struct broker *b, struct store *s, uint64_t now)
+{
+	uint64_t keeps;
+
+	look_at_process(b, s, now);
+	keeps = MAX(s->target, store_believed(b, s, s->leased));
+	if (!s->overdue) {
+		b->counters.overdue++;
+		report_some(&s->limiter, s->name,
+			    "has not released what was recalled: its lease is "
+			    "%llu bytes instead of %llu, and process %d can be "
+			    "seen to hold %llu",
+			    (ull)s->leased, (ull)s->target, s->who.pid,
+			    (ull)s->evidence);
+	}
+	s->overdue = true;
+	s->deadline_ms = now + OVERDUE_MS;
+	if (keeps < s->leased) {
+		s->leased = keeps;
+		plan_want(b);
+	}
+	if (s->leased <= s->target)
+		s->deadline_ms = 0;
+}
+
+static uint64_t store_tick(struct broker *b, struct store *s, uint64_t now)
+{
+	uint64_t next = UINT64_MAX;
+
+	if (s->state != TMEM_LEASE_ADMITTED) {
+		if (now < s->until_ms) {
+			next = s->until_ms;
+		} else if (s->state == TMEM_LEASE_ABSENT) {
+			store_remove(b, s);
+			return UINT64_MAX;
+		} else {
+			peer_refuse(b, s->peer, s->name,
+				    "'%s': its reservation takes %llu bytes, "
+				    "and of the host's limit of %llu other "
+				    "stores have %llu that they did not "
+				    "release",
+				    s->name, (ull)s->reserved,
+				    (ull)b->config->limit, (ull)leases_sum(b));
+			return UINT64_MAX;
+		}
+	}
+	if (s->deadline_ms && now >= s->deadline_ms)
+		recall_overdue(b, s, now);
+	return s->deadline_ms ? MIN(next, s->deadline_ms) : next;
+}
+
+uint64_t stores_tick(struct broker *b, uint64_t now)
+{
+	uint64_t next = UINT64_MAX;
+
+	for (unsigned int i = b->num_stores; i-- > 0;) {
+		uint64_t at = store_tick(b, b->store[i], now);
+
+		next = MIN(next, at);
+	}
+	return next;
+}
