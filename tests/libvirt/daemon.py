@@ -236,6 +236,10 @@ class Domain(Machine):
                     self.fail("QEMU does not listen for the agent")
                 time.sleep(0.05)
 
+    def resume(self, timeout=120):
+        """After a restore: the guest has seen its agent's channel close, and starts it again."""
+        self.wait_boot(time.monotonic() + timeout)
+
     def state(self):
         return self.daemon.virsh("domstate", self.name)
 
