@@ -11,6 +11,7 @@ help:
 	@echo "make check-broker   tmem-broker and stores that have leases of it"
 	@echo "make check-vhost-user  vhost-user-tmem, with VMMs and guests that misbehave"
 	@echo "make check-qtest    the QEMU device without a guest"
+	@echo "make check-libvirt  <tmem> in libvirt: its own tests, and its daemon with a guest that swaps"
 	@echo "make check-modules  the driver compiles without a warning, as checkpatch wants it"
 	@echo "make check-guest    guests that swap, on three kernels; KERNEL=6.1 for one, TESTS=swap"
 	@echo "make check-uml      guests as User Mode Linux, 7.x, 5.10 and one with KASAN and lockdep"
@@ -29,6 +30,7 @@ help:
 	@echo "make verify-claims  what was measured against docs/claims.toml"
 	@echo "make spec           the device specification as a PDF"
 	@echo "make qemu           QEMU with the device; prints where the binary is"
+	@echo "make libvirt        libvirt that knows <tmem>; prints the prefix"
 	@echo "make vhost-user     the back end for other VMMs; prints where the program is"
 	@echo "make modules        the guest driver for Debian's 5.10, 6.1 and 6.12"
 	@echo "make dkms           the guest driver's sources as a tarball for dkms"
@@ -44,6 +46,9 @@ check:
 check-setup check-unit check-model check-conformance check-asan check-tsan check-broker check-vhost-user check-qtest check-modules check-tools:
 	@scripts/install-packages build
 	@tests/run $(@:check-%=%)
+check-libvirt:
+	@scripts/install-packages libvirt guest
+	@tests/libvirt/run $(TESTS)
 check-guest:
 	@scripts/install-packages guest
 	@tests/guest/run $(KERNEL:%=--kernel %) $(TESTS)
@@ -87,6 +92,8 @@ vhost-user:
 	@scripts/build-vhost-user
 qemu:
 	@scripts/build-qemu
+libvirt:
+	@scripts/build-libvirt
 modules:
 	@for v in 5.10 6.1 6.12; do scripts/guest-modules $$v || exit 1; done
 dkms:
@@ -95,5 +102,5 @@ clean:
 	@scripts/clean
 
 .PHONY: help demo check check-setup check-unit check-model check-conformance check-asan check-tsan check-broker check-vhost-user \
-	check-qtest check-modules check-tools check-guest check-uml check-mutants check-fresh coverage fuzz fuzz-long \
-	soak bench-swap bench-full bench-store bench-evict bench-vhost verify-claims spec qemu vhost-user modules dkms clean
+	check-qtest check-modules check-tools check-libvirt check-guest check-uml check-mutants check-fresh coverage fuzz fuzz-long \
+	soak bench-swap bench-full bench-store bench-evict bench-vhost verify-claims spec qemu libvirt vhost-user modules dkms clean

@@ -565,7 +565,7 @@ static void taken_pages_move(void **state)
 	fixture_open(&f, 16 * MIB, 0);
 	pool_open(&f, 0, 0);
 	for (uint64_t i = 0; i < 2000; i++)
-		put(&f, 0, 0, i, 4 * i + 2);
+		put(&f, 0, 0, i, 4 * i + 1);
 	for (unsigned int n = 0; n < 50; n++) {
 		op[n] = (struct tmem_op){ .verb = TMEM_GET,
 					  .flags = TMEM_GET_EXCLUSIVE,
@@ -574,7 +574,7 @@ static void taken_pages_move(void **state)
 					  .iovcnt = 1,
 					  .page = &page[n],
 					  .page_size = PAGE };
-		take(&f, &op[n], 32 * n, 4 * 32 * n + 2);
+		take(&f, &op[n], 32 * n, 4 * 32 * n + 1);
 	}
 	for (uint64_t i = 0; i < 2000; i++)
 		if (i % 16)
@@ -586,7 +586,7 @@ static void taken_pages_move(void **state)
 
 		assert_int_equal(get(&f, 0, 0, index, 0), TMEM_PAGE_MISS);
 		tmem_unretire(f.ctx, &op[n]);
-		assert_int_equal(get(&f, 0, 0, index, 4 * index + 2),
+		assert_int_equal(get(&f, 0, 0, index, 4 * index + 1),
 				 TMEM_PAGE_OK);
 	}
 	fixture_close(&f);

@@ -1,0 +1,172 @@
+<?xml version="1.0"?>
+<!--
+SPDX-License-Identifier: BSD-3-Clause
+
+For a libvirt that does not know <tmem>: makes <qemu:commandline> of each.
+
+  xsltproc tmem-to-commandline.xsl vm1.xml | virsh define /dev/stdin
+
+Of what <tmem> has, this leaves out <address>: libvirt does not know of the device, so it
+cannot give it one.  It gets the slots from 0x18 on of the bus pcie.0 (parameters "bus" and
+"slot"), which libvirt itself takes last.  What needs libvirt's help is up to you: live
+changes (virsh qemu-monitor-command), the room in hard_limit, and access to sockets.
+-->
+<xsl:stylesheet version="1.0"
+                xmlns:xsl="http://www.w3.org/1999/XSL/Transform"
+                xmlns:qemu="http://libvirt.org/schemas/domain/qemu/1.0">
+  <xsl:output method="xml" indent="yes" omit-xml-declaration="yes"/>
+  <xsl:strip-space elements="domain devices"/>
+  <xsl:param name="bus" select="'pcie.0'"/>
+  <xsl:param name="slot" select="24"/>
+
+  <xsl:template match="@*|node()">
+    <xsl:copy>
+      <xsl:apply-templates select="@*|node()"/>
+    </xsl:copy>
+  </xsl:template>
+
+  <xsl:template match="/domain/devices/tmem"/>
+
+  <xsl:template match="/domain[devices/tmem]">
+    <domain xmlns:qemu="http://libvirt.org/schemas/domain/qemu/1.0">
+      <xsl:apply-templates select="@*|node()[not(self::qemu:commandline)]"/>
+      <qemu:commandline>
+        <xsl:apply-templates select="qemu:commandline/node()"/>
+        <xsl:apply-templates select="devices/tmem" mode="arguments"/>
+      </qemu:commandline>
+    </domain>
+  </xsl:template>
+
+  <xsl:template match="tmem" mode="arguments">
+    <xsl:variable name="number" select="count(preceding-sibling::tmem)"/>
+    <xsl:variable name="id">
+      <xsl:choose>
+        <xsl:when test="alias/@name"><xsl:value-of select="alias/@name"/></xsl:when>
+        <xsl:otherwise><xsl:value-of select="concat('tmem', $number)"/></xsl:otherwise>
+      </xsl:choose>
+    </xsl:variable>
+    <xsl:variable name="driver">
+      <xsl:if test="driver/@fast_queues">,num-fast-queues=<xsl:value-of select="driver/@fast_queues"/></xsl:if>
+      <xsl:if test="driver/@queues">,num-bulk-queues=<xsl:value-of select="driver/@queues"/></xsl:if>
+      <xsl:if test="driver/@iothread">,iothread=iothread<xsl:value-of select="driver/@iothread"/></xsl:if>
+      <xsl:if test="driver/@iommu">,iommu_platform=<xsl:value-of select="driver/@iommu"/></xsl:if>
+      <xsl:if test="driver/@ats">,ats=<xsl:value-of select="driver/@ats"/></xsl:if>
+      <xsl:if test="driver/@packed">,packed=<xsl:value-of select="driver/@packed"/></xsl:if>
+      <xsl:if test="driver/@page_per_vq">,page-per-vq=<xsl:value-of select="driver/@page_per_vq"/></xsl:if>
+    </xsl:variable>
+    <xsl:variable name="here" select="$slot + $number"/>
+    <xsl:variable name="place" select="concat(',bus=', $bus, ',addr=0x', floor($here div 16),
+                                              substring('0123456789abcdef', $here mod 16 + 1, 1))"/>
+    <xsl:choose>
+      <xsl:when test="source">
+        <qemu:arg value="-chardev"/>
+        <qemu:arg>
+          <xsl:attribute name="value">
+            <xsl:value-of select="concat('socket,id=char', $id, ',path=')"/>
+            <xsl:call-template name="commas">
+              <xsl:with-param name="text" select="source/@path"/>
+            </xsl:call-template>
+            <xsl:if test="source/reconnect/@enabled = 'yes'">
+              <xsl:value-of select="concat(',reconnect-ms=', 1000 * source/reconnect/@timeout)"/>
+            </xsl:if>
+          </xsl:attribute>
+        </qemu:arg>
+        <qemu:arg value="-device"/>
+        <qemu:arg value="{concat('vhost-user-tmem-pci,id=', $id, ',chardev=char', $id, $driver, $place)}"/>
+      </xsl:when>
+      <xsl:otherwise>
+        <qemu:arg value="-object"/>
+        <qemu:arg>
+          <xsl:attribute name="value">
+            <xsl:value-of select="concat('tmem-store,id=obj', $id)"/>
+            <xsl:call-template name="size">
+              <xsl:with-param name="option" select="'size'"/>
+              <xsl:with-param name="value" select="size"/>
+              <xsl:with-param name="unit" select="size/@unit"/>
+            </xsl:call-template>
+            <xsl:call-template name="size">
+              <xsl:with-param name="option" select="'reserved'"/>
+              <xsl:with-param name="value" select="reserved"/>
+              <xsl:with-param name="unit" select="reserved/@unit"/>
+            </xsl:call-template>
+            <xsl:call-template name="size">
+              <xsl:with-param name="option" select="'persistent-max'"/>
+              <xsl:with-param name="value" select="limits/@persistent"/>
+              <xsl:with-param name="unit" select="limits/@unit"/>
+            </xsl:call-template>
+            <xsl:call-template name="size">
+              <xsl:with-param name="option" select="'ephemeral-max'"/>
+              <xsl:with-param name="value" select="limits/@ephemeral"/>
+              <xsl:with-param name="unit" select="limits/@unit"/>
+            </xsl:call-template>
+            <xsl:call-template name="size">
+              <xsl:with-param name="option" select="'cgroup-headroom'"/>
+              <xsl:with-param name="value" select="headroom/@cgroup"/>
+              <xsl:with-param name="unit" select="headroom/@unit"/>
+            </xsl:call-template>
+            <xsl:call-template name="size">
+              <xsl:with-param name="option" select="'host-headroom'"/>
+              <xsl:with-param name="value" select="headroom/@host"/>
+              <xsl:with-param name="unit" select="headroom/@unit"/>
+            </xsl:call-template>
+            <xsl:if test="compression/@recompress">,recompress=<xsl:value-of select="compression/@recompress"/></xsl:if>
+            <xsl:if test="compression/@after">,recompress-after=<xsl:value-of select="compression/@after"/></xsl:if>
+            <xsl:if test="locked">,lock=on</xsl:if>
+            <xsl:if test="lease">
+              <xsl:text>,lease=</xsl:text>
+              <xsl:call-template name="commas">
+                <xsl:with-param name="text" select="lease/@path"/>
+              </xsl:call-template>
+            </xsl:if>
+            <xsl:if test="weight">,weight=<xsl:value-of select="weight"/></xsl:if>
+          </xsl:attribute>
+        </qemu:arg>
+        <qemu:arg value="-device"/>
+        <qemu:arg value="{concat('virtio-tmem-pci,id=', $id, ',store=obj', $id, $driver, $place)}"/>
+      </xsl:otherwise>
+    </xsl:choose>
+  </xsl:template>
+
+  <!-- ,option=BYTES, rounded up to KiB as libvirt does, or nothing -->
+  <xsl:template name="size">
+    <xsl:param name="option"/>
+    <xsl:param name="value"/>
+    <xsl:param name="unit"/>
+    <xsl:if test="$value">
+      <xsl:variable name="factor">
+        <xsl:choose>
+          <xsl:when test="not($unit) or $unit = 'KiB' or $unit = 'k' or $unit = 'K'">1024</xsl:when>
+          <xsl:when test="$unit = 'b' or $unit = 'byte' or $unit = 'bytes'">1</xsl:when>
+          <xsl:when test="$unit = 'KB'">1000</xsl:when>
+          <xsl:when test="$unit = 'MiB' or $unit = 'M'">1048576</xsl:when>
+          <xsl:when test="$unit = 'MB'">1000000</xsl:when>
+          <xsl:when test="$unit = 'GiB' or $unit = 'G'">1073741824</xsl:when>
+          <xsl:when test="$unit = 'GB'">1000000000</xsl:when>
+          <xsl:when test="$unit = 'TiB' or $unit = 'T'">1099511627776</xsl:when>
+          <xsl:when test="$unit = 'TB'">1000000000000</xsl:when>
+          <xsl:otherwise>
+            <xsl:message terminate="yes">unknown unit '<xsl:value-of select="$unit"/>' of <xsl:value-of select="$option"/> in tmem</xsl:message>
+          </xsl:otherwise>
+        </xsl:choose>
+      </xsl:variable>
+      <xsl:if test="string(number($value)) = 'NaN' or $value &lt; 0">
+        <xsl:message terminate="yes"><xsl:value-of select="$option"/> of tmem is '<xsl:value-of select="$value"/>'</xsl:message>
+      </xsl:if>
+      <xsl:value-of select="concat(',', $option, '=', format-number(ceiling($value * $factor div 1024) * 1024, '0'))"/>
+    </xsl:if>
+  </xsl:template>
+
+  <!-- QEMU wants a comma in a value twice -->
+  <xsl:template name="commas">
+    <xsl:param name="text"/>
+    <xsl:choose>
+      <xsl:when test="contains($text, ',')">
+        <xsl:value-of select="concat(substring-before($text, ','), ',,')"/>
+        <xsl:call-template name="commas">
+          <xsl:with-param name="text" select="substring-after($text, ',')"/>
+        </xsl:call-template>
+      </xsl:when>
+      <xsl:otherwise><xsl:value-of select="$text"/></xsl:otherwise>
+    </xsl:choose>
+  </xsl:template>
+</xsl:stylesheet>
