@@ -66,6 +66,11 @@ void tmem_store_destroy(struct tmem_store *store)
 	free(store);
 }
 
+int tmem_store_set_max(struct tmem_store *store, uint64_t max_bytes)
+{
+	return 0;
+}
+
 uint64_t tmem_reservation_cost(uint64_t raw)
 {
 	return raw;

@@ -95,7 +95,7 @@ static int allow_lease(scmp_filter_ctx context)
 	if (!error)
 		error = seccomp_rule_add(context, SCMP_ACT_ALLOW,
 					 SCMP_SYS(socket), 1,
-					 SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
+					 SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0));
 	return error;
 }
 
