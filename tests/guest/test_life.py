@@ -355,8 +355,12 @@ def test_full_and_reading(kernel):
         vm.run("set -e; swapon /dev/tmem0; mkdir /tmp/pages; "
                "mount -t tmpfs -o size=90% none /tmp/pages; "
                "head -c 80M /dev/urandom >/tmp/pages/data")
-        vm.run("for i in 1 2 3; do cat /dev/vda; done >/dev/null", timeout=300)
-        disk = vm.swap_stats()
+        for _ in range(10):
+            vm.run("for i in 1 2 3; do cat /dev/vda; done >/dev/null", timeout=300)
+            disk = vm.swap_stats()
+            if disk["refusals"] > 100:
+                break
+        # How soon is the kernel's affair: once there were 16 after the first round.
         assert disk["refusals"] > 100, disk
         assert disk["kswapd_waits"] < disk["refusals"] / 10, disk
 
