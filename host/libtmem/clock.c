@@ -9,10 +9,8 @@
  */
 #include "internal.h"
 
-/* Words that a put visits at most so that its page has room. */
-#define PUT_WORDS 1024
-/* What a limit that was lowered visits before others may go on. */
-#define TRIM_WORDS 1024
+/* Words that an op visits at most, and a lower limit before others go on. */
+#define CLOCK_WORDS 1024
 /* Rounds of the hand while as many other pages go as there are. */
 #define AGE_TURNS 2
 
@@ -28,11 +26,6 @@ struct clock {
 static bool clock_done(const struct clock *clock)
 {
 	return !clock->words || (!clock->same && clock->freed >= clock->bytes);
-}
-
-static void clock_charge(struct clock *clock, unsigned int words)
-{
-	clock->words -= MIN(clock->words, words);
 }
 
 /* The leaf is locked. */
@@ -68,7 +61,7 @@ static void clock_leaf(struct clock *clock, struct tmem_object *object,
 	hand->leaf = leaf->number;
 	while (hand->entry < leaf->capacity && !clock_done(clock)) {
 		clock_word(clock, object, leaf, hand->entry++);
-		clock_charge(clock, 1);
+		clock->words--;
 	}
 	if (hand->entry >= leaf->capacity) {
 		hand->leaf++;
@@ -97,7 +90,7 @@ static void clock_run(struct clock *clock, struct tmem_pool *pool)
 	while (!clock_done(clock)) {
 		struct tmem_object *object = object_at_hand(pool);
 
-		clock_charge(clock, 1);
+		clock->words--;
 		if (!object)
 			continue;
 		if (clock_object(clock, object))
@@ -109,7 +102,7 @@ static void clock_run(struct clock *clock, struct tmem_pool *pool)
 
 uint64_t clock_evict(struct tmem_pool *pool, uint64_t bytes)
 {
-	struct clock clock = { .bytes = bytes, .words = PUT_WORDS };
+	struct clock clock = { .bytes = bytes, .words = CLOCK_WORDS };
 
 	clock_run(&clock, pool);
 	return clock.freed;
@@ -123,16 +116,16 @@ void clock_trim(struct tmem_pool *pool)
 	 * bucket empty.  Who puts meanwhile makes room for it.
 	 */
 	uint64_t words = 2 * (atomic_load(&pool->count.pages) * LEAF_ENTRIES +
-			      TRIM_WORDS);
+			      CLOCK_WORDS);
 
 	pthread_mutex_lock(&pool->lock);
 	words += 4 * (uint64_t)pool->buckets;
 	pthread_mutex_unlock(&pool->lock);
-	for (uint64_t done = 0; done < words; done += TRIM_WORDS) {
+	for (uint64_t done = 0; done < words; done += CLOCK_WORDS) {
 		uint64_t max = atomic_load(&pool->max),
 			 stored = atomic_load(&pool->count.stored_bytes);
 		struct clock clock = { .bytes = stored - max,
-				       .words = TRIM_WORDS,
+				       .words = CLOCK_WORDS,
 				       .all = !max };
 
 		if (!max)
@@ -198,7 +191,7 @@ static unsigned int hand_due(struct tmem_pool *pool, uint64_t evicted,
 	due = pool->hand.due + AGE_TURNS * evicted * words;
 	pool->hand.due = due % pages;
 	pthread_mutex_unlock(&pool->hand.lock);
-	return MIN(due / pages, PUT_WORDS);
+	return MIN(due / pages, CLOCK_WORDS);
 }
 
 void clock_age(struct tmem_tenant *tenant, unsigned int evicted)

@@ -5,7 +5,8 @@
  *
  * Lock order, outermost first:
  *
- *   quiesce           read by ops, written by tmem_check()
+ *   quiesce           read by ops, written by tmem_check() and
+ *                     tmem_pool_set_limits()
  *   tenants_lock      who is a tenant (read: walk them, drain)
  *   tenant->lock      the table of pools
  *   hand.lock         where the clock of a pool is
@@ -201,7 +202,8 @@ struct tmem_store {
 	uint64_t secret; /* of objects' hash tables */
 	/*
 	 * For reading while an op changes structures (never over guest memory
-	 * or the codec), for writing by tmem_check().
+	 * or the codec), for writing by tmem_check() and by
+	 * tmem_pool_set_limits().
 	 */
 	pthread_rwlock_t quiesce;
 };

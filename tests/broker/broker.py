@@ -12,6 +12,9 @@ import tempfile
 import threading
 import time
 
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from checks import check, finish, report  # noqa: E402,F401 pylint: disable=unused-import,wrong-import-position
+
 PROGRAM = sys.argv[1] if len(sys.argv) > 1 else None
 STORE = sys.argv[2] if len(sys.argv) > 2 else None
 MIB = 1 << 20
@@ -46,34 +49,6 @@ FIELDS = {
                  "refused evictions pressure".split(), 8, NAME),
     DONE: ([], 0, 0),
 }
-
-number = 0
-failed = False
-
-
-def report(name, problem):
-    """One line of TAP."""
-    global number, failed
-    number += 1
-    print(f"{'not ok' if problem else 'ok'} {number} - {name}", flush=True)
-    if problem:
-        failed = True
-        print("".join(f"# {line}\n" for line in str(problem).splitlines()), end="", flush=True)
-
-
-def check(name, test, *args):
-    """Runs a test: None, or what is wrong; an exception is wrong too."""
-    try:
-        problem = test(*args)
-    except Exception as error:  # pylint: disable=broad-except
-        problem = f"{type(error).__name__}: {error}"
-    report(name, problem)
-
-
-def finish():
-    """The plan, and the exit status."""
-    print(f"1..{number}")
-    sys.exit(failed)
 
 
 def pack(kind, text="", **values):

@@ -13,6 +13,9 @@ import sys
 import tempfile
 import time
 
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from checks import check, finish, report  # noqa: E402,F401 pylint: disable=unused-import,wrong-import-position
+
 PROGRAM = sys.argv[1] if len(sys.argv) > 1 else None
 
 (GET_FEATURES, SET_FEATURES, SET_OWNER, RESET_OWNER, SET_MEM_TABLE, SET_LOG_BASE, SET_LOG_FD,
@@ -27,34 +30,6 @@ NEED_REPLY, REPLY = 8, 4
 VERSION_1 = 1 << 32
 PROTOCOL_FEATURES = 1 << 30
 MIB = 1 << 20
-
-number = 0
-failed = False
-
-
-def report(name, problem):
-    """One line of TAP."""
-    global number, failed
-    number += 1
-    print(f"{'not ok' if problem else 'ok'} {number} - {name}", flush=True)
-    if problem:
-        failed = True
-        print("".join(f"# {line}\n" for line in problem.splitlines()), end="", flush=True)
-
-
-def check(name, test, *args):
-    """Runs a test: None, or what is wrong; an exception is wrong too."""
-    try:
-        problem = test(*args)
-    except Exception as error:  # pylint: disable=broad-except
-        problem = f"{type(error).__name__}: {error}"
-    report(name, problem)
-
-
-def finish():
-    """The plan, and the exit status."""
-    print(f"1..{number}")
-    sys.exit(failed)
 
 
 class Backend:
