@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
@@ -12,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "listen-at.h"
 #include "listen.h"
 #include "report.h"
 
@@ -21,15 +21,6 @@
 static char lock_path[PATH_SIZE];
 static int lock_fd = -1;
 static unsigned int noted;
-
-static gid_t group_id(const char *name)
-{
-	const struct group *group = getgrnam(name);
-
-	if (!group)
-		fatal("--socket-group=%s: there is no such group", name);
-	return group->gr_gid;
-}
 
 /* Is what we have locked what others would find at its path? */
 static int is_current(int fd)
@@ -85,33 +76,16 @@ static unsigned int read_survivors(void)
 
 int listen_open(const char *path, const char *group, unsigned int *survivors)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	gid_t gid = group ? group_id(group) : (gid_t)-1;
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
-			0);
-	mode_t mask;
+	char why[200];
+	int fd;
 
 	lock(path);
 	*survivors = noted = read_survivors();
 	make_way(path);
-	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-	/* Nobody gets in before the group is right. */
-	mask = umask(0177);
-	if (fd < 0 ||
-	    bind(fd, (const struct sockaddr *)&address, sizeof(address)))
-		fatal("--socket=%s: cannot listen there: %s", path,
-		      strerror(errno));
-	umask(mask);
-	if (group && (chown(path, -1, gid) || chmod(path, 0660))) {
-		unlink(path);
-		fatal("--socket-group=%s: cannot give %s to it: %s", group,
-		      path, strerror(errno));
-	}
-	if (listen(fd, BACKLOG)) {
-		unlink(path);
-		fatal("--socket=%s: cannot listen there: %s", path,
-		      strerror(errno));
-	}
+	fd = listen_at(path, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
+		       group, BACKLOG, why, sizeof(why));
+	if (fd < 0)
+		fatal("--socket=%s: %s", path, why);
 	return fd;
 }
 

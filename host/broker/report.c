@@ -7,8 +7,6 @@
 
 #include "report.h"
 
-#define LINES_A_MINUTE 10
-
 uint64_t now_ms(void)
 {
 	struct timespec t;
@@ -20,21 +18,14 @@ uint64_t now_ms(void)
 void report_some(struct limiter *limiter, const char *who, const char *format,
 		 ...)
 {
-	uint64_t minute = now_ms() / 60000 + 1;
+	const char *end = limiter_next(limiter, now_ms());
 	char text[400];
 	va_list ap;
 
-	if (limiter->minute != minute) {
-		limiter->minute = minute;
-		limiter->lines = 0;
-	}
-	if (limiter->lines == LINES_A_MINUTE)
+	if (!end)
 		return;
 	va_start(ap, format);
 	vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
-	report("%s: %s%s", who, text,
-	       ++limiter->lines < LINES_A_MINUTE
-		       ? ""
-		       : " (more is not said this minute)");
+	report("%s: %s%s", who, text, end);
 }

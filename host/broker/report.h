@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "limiter.h"
+
 #define report(format, ...)                                                    \
 	fprintf(stderr, "tmem-broker: " format "\n", ##__VA_ARGS__)
 
@@ -17,12 +19,6 @@
 		report(__VA_ARGS__);                                           \
 		exit(1);                                                       \
 	} while (0)
-
-/* Lines that a peer may cause: so many a minute. */
-struct limiter {
-	uint64_t minute;
-	unsigned int lines;
-};
 
 /*
  * A line about what somebody did, @who: ten a minute for each limiter, the last

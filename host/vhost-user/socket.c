@@ -3,24 +3,15 @@
  * UNIX sockets, as conventions for vhost-user back ends have them
  */
 #include <errno.h>
-#include <grp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "listen-at.h"
 #include "report.h"
 #include "socket.h"
-
-static gid_t group_id(const char *name)
-{
-	const struct group *group = getgrnam(name);
-
-	if (!group)
-		fatal("--socket-group=%s: there is no such group", name);
-	return group->gr_gid;
-}
 
 /* Somebody listens at @address? */
 static bool is_alive(const struct sockaddr_un *address)
@@ -55,32 +46,17 @@ static void make_way(const char *option, const struct sockaddr_un *address)
 int socket_listen(const char *option, const char *path, const char *group)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	gid_t gid = group ? group_id(group) : (gid_t)-1;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	mode_t mask;
+	char why[200];
+	int fd;
 
-	if (strlen(path) >= sizeof(address.sun_path))
-		fatal("%s=%s: must be at most %zu characters long", option,
-		      path, sizeof(address.sun_path) - 1);
-	strcpy(address.sun_path, path);
-	make_way(option, &address);
-	/* Nobody gets in before the group is right. */
-	mask = umask(0177);
-	if (fd < 0 ||
-	    bind(fd, (const struct sockaddr *)&address, sizeof(address)))
-		fatal("%s=%s: cannot listen there: %s", option, path,
-		      strerror(errno));
-	umask(mask);
-	if (group && (chown(path, -1, gid) || chmod(path, 0660))) {
-		unlink(path);
-		fatal("--socket-group=%s: cannot give %s to it: %s", group,
-		      path, strerror(errno));
+	if (strlen(path) < sizeof(address.sun_path)) {
+		strcpy(address.sun_path, path);
+		make_way(option, &address);
 	}
-	if (listen(fd, 4)) {
-		unlink(path);
-		fatal("%s=%s: cannot listen there: %s", option, path,
-		      strerror(errno));
-	}
+	fd = listen_at(path, SOCK_STREAM | SOCK_CLOEXEC, group, 4, why,
+		       sizeof(why));
+	if (fd < 0)
+		fatal("%s=%s: %s", option, path, why);
 	return fd;
 }
 

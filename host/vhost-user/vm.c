@@ -152,27 +152,18 @@ unsigned int vm_step(struct vm *vm, unsigned int pages)
 	return visited;
 }
 
-#define LINES_A_MINUTE 10
-
 void vm_report(struct vm *vm, const char *format, ...)
 {
-	uint64_t minute = now_ms() / 60000 + 1;
+	const char *end = limiter_next(&vm->lines, now_ms());
 	char text[300];
 	va_list ap;
 
-	if (vm->minute != minute) {
-		vm->minute = minute;
-		vm->lines = 0;
-	}
-	if (vm->lines == LINES_A_MINUTE)
+	if (!end)
 		return;
 	va_start(ap, format);
 	vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
-	report("%s: %s%s", vm->name, text,
-	       ++vm->lines < LINES_A_MINUTE
-		       ? ""
-		       : " (more is not said this minute)");
+	report("%s: %s%s", vm->name, text, end);
 }
 
 static void serve(struct vm *vm, int fd)

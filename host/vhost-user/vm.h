@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "limiter.h"
 #include "options.h"
 #include "tmem-lease.h"
 #include "tmem-server.h"
@@ -44,9 +45,8 @@ struct vm {
 	bool unlink;	  /* the socket's path is ours */
 	pthread_t thread;
 	struct vm_counters counters;
-	/* Lines that a VMM or its guest may cause: so many a minute. */
-	uint64_t minute;
-	unsigned int lines;
+	/* Lines that a VMM or its guest may cause. */
+	struct limiter lines;
 	_Atomic bool connected;
 };
 

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Lines in the log that a peer may cause: ten a minute, the last of which says
+ * that there will be no more.
+ */
+#ifndef TMEM_DAEMON_LIMITER_H
+#define TMEM_DAEMON_LIMITER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define LINES_A_MINUTE 10
+
+struct limiter {
+	uint64_t minute; /* that @lines are of; 0: there was none */
+	unsigned int lines;
+};
+
+/*
+ * What the next line ends with; NULL: it is not to be said.  @now_ms:
+ * CLOCK_MONOTONIC.
+ */
+static inline const char *limiter_next(struct limiter *limiter, uint64_t now_ms)
+{
+	uint64_t minute = now_ms / 60000 + 1;
+
+	if (limiter->minute != minute) {
+		limiter->minute = minute;
+		limiter->lines = 0;
+	}
+	if (limiter->lines == LINES_A_MINUTE)
+		return NULL;
+	return ++limiter->lines < LINES_A_MINUTE
+		       ? ""
+		       : " (more is not said this minute)";
+}
+
+#endif /* TMEM_DAEMON_LIMITER_H */
