@@ -101,6 +101,8 @@ struct store {
 	uint64_t report_ms;
 	uint64_t evidence; /* what its process can be seen to hold */
 	uint64_t evidence_ms;
+	uint64_t room; /* what its process's cgroup still leaves it */
+	uint64_t room_ms;
 	struct policy_benefit benefit;
 	uint64_t observed_ms;
 	uint32_t benefit_now; /* 1/256 */
@@ -175,6 +177,10 @@ void store_limits(struct broker *broker, struct store *store);
 /* @claim, or as much of it as its process can be seen to hold. */
 uint64_t store_believed(struct broker *broker, struct store *store,
 			uint64_t claim);
+/* The largest lease that its process's cgroup has room for, of a store that
+ * holds @held and wants more. */
+uint64_t store_fits(struct broker *broker, struct store *store, uint64_t held,
+		    uint64_t now);
 uint64_t stores_tick(struct broker *broker, uint64_t now);
 uint64_t leases_sum(const struct broker *broker);
 uint64_t reserved_sum(const struct broker *broker);

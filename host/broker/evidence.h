@@ -19,6 +19,13 @@
  */
 uint64_t evidence_bytes(const char *proc, const char *cgroup, pid_t pid);
 
+/*
+ * Bytes that the memory cgroup of process @pid, and those that it is in, still
+ * leave it: the least of limit - usage, where unused pages of files count as
+ * free.  UINT64_MAX: nothing limits it, or it cannot be seen.
+ */
+uint64_t evidence_room(const char *proc, const char *cgroup, pid_t pid);
+
 /* A descriptor that polls readable when the socket's peer ends; -1: none. */
 int evidence_pidfd(int socket, pid_t pid);
 

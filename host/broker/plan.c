@@ -86,15 +86,18 @@ static uint64_t useful(const struct tmem_lease_report *r)
 static void describe(struct broker *b, struct store *s, uint64_t now,
 		     struct policy_store *p)
 {
+	uint64_t held = held_of(b, s);
+
 	policy_observe(&s->benefit, useful(&s->report), now - s->observed_ms);
 	s->observed_ms = now;
 	*p = (struct policy_store){
 		.reserved = s->reserved,
-		.max = s->max,
+		/* What its cgroup does not let it hold others can use. */
+		.max = MIN(s->max, store_fits(b, s, held, now)),
 		.leased = s->leased,
 		.pending = s->target,
-		.held = held_of(b, s),
-		.fixed = MIN(s->report.fixed, held_of(b, s)),
+		.held = held,
+		.fixed = MIN(s->report.fixed, held),
 		.wanted = s->wanted,
 		.weight = s->weight,
 		.rate = s->benefit.rate,

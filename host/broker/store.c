@@ -18,6 +18,9 @@
 #define EVIDENCE_MS 2000
 /* ... but where what is said has outgrown what was seen. */
 #define DOUBT_MS 100
+/* A look at what its cgroup leaves it: three files for each that has a limit.
+ */
+#define ROOM_MS 1000
 /* After a recall that is overdue the next look. */
 #define OVERDUE_MS 10000
 
@@ -96,6 +99,25 @@ static void check_claim(struct broker *b, struct store *s, uint64_t claim)
 		    "says that it holds %llu bytes; process %d can be seen to "
 		    "hold %llu: that is what counts",
 		    (ull)claim, s->who.pid, (ull)s->evidence);
+}
+
+uint64_t store_fits(struct broker *b, struct store *s, uint64_t held,
+		    uint64_t now)
+{
+	uint64_t above;
+
+	if (s->wanted <= held)
+		return UINT64_MAX;
+	if (now >= s->room_ms + ROOM_MS) {
+		s->room = evidence_room(b->config->proc, b->config->cgroup,
+					s->who.pid);
+		s->room_ms = now;
+	}
+	if (s->room > UINT64_MAX - held)
+		return UINT64_MAX;
+	/* In chunks: the last few bytes come and go. */
+	above = held + s->room - MIN(held + s->room, s->reserved);
+	return s->reserved + above - above % b->config->chunk;
 }
 
 /* ----------------------------------------------------------------- table */
@@ -363,6 +385,7 @@ static void hello(struct broker *b, struct peer *p,
 	s->wanted = 0;
 	take_process(b, s, p);
 	s->evidence_ms = 0;
+	s->room_ms = 0;
 	store_limits(b, s);
 	if (returns) {
 		come_back(b, s, hello, known);

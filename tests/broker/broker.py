@@ -231,6 +231,19 @@ class Broker:
         with open(f"{folder}/statm", "w", encoding="ascii") as file:
             file.write(f"999999 {size // 4096} 0 0 0 0 0\n")
 
+    def cgroup_has(self, path, **files):
+        """A memory cgroup (v2) of our process, or one around it; files by name, dots as "_"."""
+        folder = f"{self.folder.name}/cgroup{path}"
+        os.makedirs(folder, exist_ok=True)
+        for name, value in files.items():
+            with open(f"{folder}/{name.replace('_', '.', 1)}", "w", encoding="ascii") as file:
+                file.write(f"{value}\n")
+
+    def process_in(self, path):
+        """The cgroup that /proc says our process is in."""
+        with open(f"{self.folder.name}/proc/{os.getpid()}/cgroup", "w", encoding="ascii") as file:
+            file.write(f"0::{path}\n")
+
     def start(self):
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stderr=self.log)
         for _ in range(2000):
