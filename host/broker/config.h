@@ -11,7 +11,7 @@
 
 #include "protocol.h"
 
-#define CONFIG_PATH_SIZE 256
+#define CONFIG_PATH_SIZE  256
 #define CONFIG_GROUP_SIZE 64
 /* Most [vm NAME] sections: those of one host. */
 #define CONFIG_MAX_VMS 1024

@@ -169,10 +169,10 @@ static int read_first(struct span line, struct http_request *request)
 	if (!request->chunked && !is(line, "HTTP/1.0"))
 		return line.length > 5 && !memcmp(line.at, "HTTP/", 5) ? 505
 								       : 400;
+	request->head = is(method, "HEAD");
 	path = path_of(target);
 	if (!is(path, "/metrics"))
 		return 404;
-	request->head = is(method, "HEAD");
 	return request->head || is(method, "GET") ? 200 : 405;
 }
 

@@ -124,7 +124,7 @@ static void fill_head(struct connection *c)
 		length +=
 			snprintf(c->buffer + length, sizeof(c->buffer) - length,
 				 "Content-Length: %zu\r\n\r\n%s",
-				 sizeof(hint) - 1, hint);
+				 sizeof(hint) - 1, c->request.head ? "" : hint);
 	else
 		length +=
 			snprintf(c->buffer + length, sizeof(c->buffer) - length,

@@ -210,7 +210,8 @@ static void write_overdue(struct text *t, const struct family *f,
 			  struct broker *b, const struct metrics_answer *a,
 			  const struct store *s)
 {
-	add_number(t, f, s, s->overdue);
+	/* Its lease may have been cut since to what was to be left of it. */
+	add_number(t, f, s, s->overdue && s->leased > s->target);
 }
 
 /* f->offset: in struct broker. */
