@@ -23,6 +23,7 @@
 #include <sys/socket.h>
 
 #include "config.h"
+#include "histogram.h"
 #include "options.h"
 #include "policy.h"
 #include "protocol.h"
@@ -94,6 +95,9 @@ struct store {
 	uint64_t target; /* what a recall brings it to; else leased */
 	uint64_t deadline_ms; /* of the recall */
 	bool overdue;
+	/* For metrics: when HELLO came, and the first RECALL that is not
+	 * released; 0: there is none. */
+	uint64_t hello_ms, recalled_ms;
 	uint64_t serial;
 	unsigned int say; /* a message that it has not been sent yet; 0: none */
 	uint64_t wanted;
@@ -137,6 +141,9 @@ struct broker {
 	uint64_t planned_ms;
 	bool over_told; /* that leases are more than the limit */
 	struct counters counters;
+	/* Since the start, and what the third measures now; 0: nothing. */
+	struct histogram welcome, recall, relief;
+	uint64_t short_ms;
 	struct limiter limiter; /* of lines about peers without a name */
 	struct peer *dead_peers;
 	struct store *dead_stores;
@@ -200,5 +207,10 @@ void operator_message(struct broker *broker, struct peer *peer,
 		      const union tmem_lease_message *message);
 /* Go on with an answer. */
 void operator_answer(struct broker *broker, struct peer *peer);
+void status_fill_host(struct broker *broker, struct tmem_lease_host *message);
+void status_fill_store(const struct store *store,
+		       struct tmem_lease_store *message);
+/* The first store after @name; NULL: there is none. */
+struct store *store_after(struct broker *broker, const char *name);
 
 #endif /* TMEM_BROKER_H */

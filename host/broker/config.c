@@ -7,6 +7,7 @@
  * of which it tells only by their keys.
  */
 #include <errno.h>
+#include <grp.h>
 #include <ini.h>
 #include <pwd.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "address.h"
 #include "bytes.h"
 #include "config.h"
 
@@ -31,10 +33,22 @@ struct reader {
 	char *error;
 	struct config *config;
 	struct config_vm *vm; /* whose section it is */
-	bool host, host_seen;
+	/* Of what kind the section is; NULL: there was none yet. */
+	const struct section *keys;
+	bool host_seen, metrics_seen;
 	/* Keys of the section that came already, as bits. */
 	uint64_t seen;
-	unsigned int limit_line;
+	unsigned int limit_line, group_line;
+};
+
+/* A kind of section. */
+struct section {
+	const char *const *key;
+	unsigned int num;
+	const char *list; /* the keys, for people */
+	/* 1; or 0 after mistake(). */
+	int (*value)(struct reader *r, int key, const char *name,
+		     const char *text);
 };
 
 /* Where nothing was said yet: the first mistake is the one that counts. */
@@ -114,6 +128,30 @@ static int read_user(struct reader *r, const char *text, struct config_vm *vm)
 	return 1;
 }
 
+static int read_listen(struct reader *r, const char *text)
+{
+	union address address;
+
+	if (!address_read(text, &address))
+		return mistake(r, r->line,
+			       "listen=%s: must be an address and a port, as "
+			       "127.0.0.1:9759 or [::1]:9759, or the path of a "
+			       "socket, of at most %zu characters",
+			       text, sizeof(address.un.sun_path) - 1);
+	strcpy(r->config->metrics, text);
+	return 1;
+}
+
+static int read_group(struct reader *r, const char *text)
+{
+	if (strlen(text) >= CONFIG_GROUP_SIZE || !getgrnam(text))
+		return mistake(r, r->line, "group=%s: there is no such group",
+			       text);
+	strcpy(r->config->metrics_group, text);
+	r->group_line = r->line;
+	return 1;
+}
+
 /* ------------------------------------------------------------------ keys */
 
 enum { LIMIT, HEADROOM, CHUNK, GRACE, REPORT, MEMINFO, PSI, PROC, CGROUP };
@@ -178,10 +216,28 @@ static int vm_value(struct reader *r, int key, const char *name,
 	}
 }
 
-static int find_key(const char *const *keys, unsigned int num, const char *name)
+enum { LISTEN, GROUP };
+
+static const char *const metrics_key[] = { "listen", "group" };
+
+static int metrics_value(struct reader *r, int key, const char *name,
+			 const char *text)
 {
-	for (unsigned int i = 0; i < num; i++)
-		if (!strcmp(keys[i], name))
+	return key == LISTEN ? read_listen(r, text) : read_group(r, text);
+}
+
+static const struct section
+	host_section = { host_key, 9,
+			 "limit, headroom, chunk, grace-ms, report-ms, "
+			 "meminfo, psi, proc, cgroup",
+			 host_value },
+	metrics_section = { metrics_key, 2, "listen, group", metrics_value },
+	vm_section = { vm_key, 4, "reserved, max, weight, user", vm_value };
+
+static int find_key(const struct section *section, const char *name)
+{
+	for (unsigned int i = 0; i < section->num; i++)
+		if (!strcmp(section->key[i], name))
 			return i;
 	return -1;
 }
@@ -195,24 +251,20 @@ static int take(void *opaque, const char *section, const char *name,
 
 	if (*r->error)
 		return 0;
-	if (!r->host && !r->vm)
+	if (!r->keys)
 		return mistake(r, r->line,
-			       "%s: belongs into a section: [host], [default] "
-			       "or [vm NAME]",
+			       "%s: belongs into a section: [host], [metrics], "
+			       "[default] or [vm NAME]",
 			       name);
-	key = r->host ? find_key(host_key, 9, name) : find_key(vm_key, 4, name);
+	key = find_key(r->keys, name);
 	if (key < 0)
 		return mistake(r, r->line, "%s: unknown key; [%s] has %s", name,
-			       r->section,
-			       r->host ? "limit, headroom, chunk, grace-ms, "
-					 "report-ms, meminfo, psi, proc, cgroup"
-				       : "reserved, max, weight, user");
+			       r->section, r->keys->list);
 	if (r->seen >> key & 1)
 		return mistake(r, r->line, "%s: is given twice in [%s]", name,
 			       r->section);
 	r->seen |= 1ull << key;
-	return r->host ? host_value(r, key, name, value)
-		       : vm_value(r, key, name, value);
+	return r->keys->value(r, key, name, value);
 }
 
 /* -------------------------------------------------------------- sections */
@@ -232,6 +284,7 @@ static int begin_vm(struct reader *r, const char *name)
 	if (c->num_vms == CONFIG_MAX_VMS)
 		return mistake(r, r->line, "[vm %s]: %u VMs at most", name,
 			       CONFIG_MAX_VMS);
+	r->keys = &vm_section;
 	r->vm = &c->vm[c->num_vms++];
 	*r->vm = (struct config_vm){ .reserved = UINT64_MAX };
 	strcpy(r->vm->name, name);
@@ -242,13 +295,22 @@ static int begin_vm(struct reader *r, const char *name)
 static int begin_section(struct reader *r, const char *name)
 {
 	r->vm = NULL;
-	r->host = false;
+	r->keys = NULL;
 	r->seen = 0;
 	snprintf(r->section, sizeof(r->section), "%s", name);
 	if (!strcmp(name, "host")) {
 		if (r->host_seen)
 			return mistake(r, r->line, "[host]: is there already");
-		r->host = r->host_seen = true;
+		r->host_seen = true;
+		r->keys = &host_section;
+		return 1;
+	}
+	if (!strcmp(name, "metrics")) {
+		if (r->metrics_seen)
+			return mistake(r, r->line,
+				       "[metrics]: is there already");
+		r->metrics_seen = true;
+		r->keys = &metrics_section;
 		return 1;
 	}
 	if (!strcmp(name, "default")) {
@@ -258,6 +320,7 @@ static int begin_section(struct reader *r, const char *name)
 				       "%u",
 				       r->config->defaults.line);
 		r->config->others = true;
+		r->keys = &vm_section;
 		r->vm = &r->config->defaults;
 		r->vm->line = r->line;
 		return 1;
@@ -265,8 +328,8 @@ static int begin_section(struct reader *r, const char *name)
 	if (!strncmp(name, "vm ", 3))
 		return begin_vm(r, name + 3);
 	return mistake(r, r->line,
-		       "[%s]: unknown section: there are [host], [default] and "
-		       "[vm NAME]",
+		       "[%s]: unknown section: there are [host], [metrics], "
+		       "[default] and [vm NAME]",
 		       name);
 }
 
@@ -368,6 +431,15 @@ static void check(struct reader *r)
 			"limit=%llu: is less than one chunk of %llu bytes",
 			(unsigned long long)c->limit,
 			(unsigned long long)c->chunk);
+	if (r->metrics_seen && !*c->metrics)
+		mistake(r, 0,
+			"[metrics] listen= is missing: where scrapers are "
+			"heard, as in listen=127.0.0.1:9759");
+	if (*c->metrics_group && *c->metrics != '/')
+		mistake(r, r->group_line,
+			"group=%s: is for a socket that has a path, and not "
+			"for listen=%s",
+			c->metrics_group, c->metrics);
 	check_vm(r, &c->defaults);
 	for (unsigned int i = 0; i < c->num_vms; i++) {
 		inherit(c, &c->vm[i]);

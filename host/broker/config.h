@@ -11,7 +11,8 @@
 
 #include "protocol.h"
 
-#define CONFIG_PATH_SIZE 256
+#define CONFIG_PATH_SIZE  256
+#define CONFIG_GROUP_SIZE 64
 /* Most [vm NAME] sections: those of one host. */
 #define CONFIG_MAX_VMS 1024
 
@@ -38,6 +39,9 @@ struct config {
 	char psi[CONFIG_PATH_SIZE];
 	char proc[CONFIG_PATH_SIZE];
 	char cgroup[CONFIG_PATH_SIZE];
+	/* Where scrapers are heard, as it was written; "": nowhere. */
+	char metrics[CONFIG_PATH_SIZE];
+	char metrics_group[CONFIG_GROUP_SIZE]; /* "": the broker's alone */
 	bool others; /* [default] is there: names that no section has are
 			allowed */
 	struct config_vm defaults;

@@ -14,6 +14,8 @@
  *	policy.c	who may hold how many bytes: arithmetic
  *	plan.c		... and how leases get there
  *	status.c	operators
+ *	metrics.c	the same for scrapers, as OpenMetrics
+ *	http.c		... who come by HTTP (http-request.c, address.c)
  *	report.c	lines for people
  */
 #include <errno.h>
@@ -26,7 +28,9 @@
 #include <unistd.h>
 
 #include "broker.h"
+#include "http.h"
 #include "listen.h"
+#include "metrics.h"
 #include "pressure.h"
 
 #define EVENTS 64
@@ -184,6 +188,8 @@ static int tick(struct broker *b)
 	next = at < next ? at : next;
 	at = plan_tick(b, now);
 	next = at < next ? at : next;
+	at = http_tick(b, now);
+	next = at < next ? at : next;
 	if (next == UINT64_MAX)
 		return -1;
 	now = now_ms();
@@ -238,7 +244,9 @@ int main(int argc, char **argv)
 	open_signals(b);
 	open_trigger(b);
 	open_socket(b);
+	metrics_init();
 	run(b);
+	http_close();
 	listen_close(b->options.socket, with_leases(b));
 	while (b->num_peers) {
 		/* Their stores' leases are for the next broker to learn of. */

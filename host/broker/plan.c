@@ -116,6 +116,8 @@ void plan_recall(struct broker *b, struct store *s, uint64_t target)
 	s->deadline_ms = now_ms() + RECALL_MS +
 			 ((s->leased - s->target) >> RECALL_MS_SHIFT);
 	b->counters.recalls++;
+	if (!s->recalled_ms)
+		s->recalled_ms = now_ms();
 	if (s->say != TMEM_LEASE_WELCOME)
 		s->say = TMEM_LEASE_RECALL;
 	store_tell(b, s);
@@ -124,7 +126,7 @@ void plan_recall(struct broker *b, struct store *s, uint64_t target)
 static void grant(struct broker *b, struct store *s, uint64_t leased)
 {
 	s->leased = s->target = leased;
-	s->deadline_ms = 0;
+	s->deadline_ms = s->recalled_ms = 0;
 	s->overdue = false;
 	s->serial++;
 	b->counters.grants++;
@@ -211,6 +213,21 @@ static void tell_over(struct broker *b)
 	b->over_told = over;
 }
 
+/* For metrics: how long leases are more than a host short of memory can back.
+ */
+static void watch_relief(struct broker *b, uint64_t now)
+{
+	uint64_t most = MIN(b->budget.budget, b->config->limit);
+	bool over = b->budget.low && leases_sum(b) > most;
+
+	if (over && !b->short_ms)
+		b->short_ms = now;
+	if (over || !b->short_ms)
+		return;
+	histogram_add(&b->relief, now - b->short_ms);
+	b->short_ms = 0;
+}
+
 static void make_plan(struct broker *b, uint64_t now)
 {
 	static struct policy_store p[MAX_PEERS];
@@ -237,6 +254,7 @@ static void make_plan(struct broker *b, uint64_t now)
 	admit(b);
 	grant_all(b, p);
 	tell_over(b);
+	watch_relief(b, now);
 }
 
 /* --------------------------------------------------------------- restart */

@@ -18,7 +18,7 @@ bool operator_allowed(const struct ucred *who)
 
 /* ---------------------------------------------------------------- answers */
 
-static void fill_host(struct broker *b, struct tmem_lease_host *m)
+void status_fill_host(struct broker *b, struct tmem_lease_host *m)
 {
 	uint64_t now = now_ms();
 
@@ -43,7 +43,7 @@ static void fill_host(struct broker *b, struct tmem_lease_host *m)
 	m->throttled = b->counters.throttled;
 }
 
-static void fill_store(const struct store *s, struct tmem_lease_store *m)
+void status_fill_store(const struct store *s, struct tmem_lease_store *m)
 {
 	strcpy(m->name, s->name);
 	m->pid = s->who.pid;
@@ -73,7 +73,7 @@ static void fill_store(const struct store *s, struct tmem_lease_store *m)
 }
 
 /* The first store after @name: one may have gone since the last was sent. */
-static struct store *store_after(struct broker *b, const char *name)
+struct store *store_after(struct broker *b, const char *name)
 {
 	for (unsigned int i = 0; i < b->num_stores; i++)
 		if (strcmp(b->store[i]->name, name) > 0)
@@ -89,10 +89,10 @@ static void next_answer(struct broker *b, struct peer *p,
 
 	if (!p->host_sent) {
 		tmem_lease_begin(m, TMEM_LEASE_HOST);
-		fill_host(b, &m->host);
+		status_fill_host(b, &m->host);
 	} else if (s && !p->stores_sent) {
 		tmem_lease_begin(m, TMEM_LEASE_STORE);
-		fill_store(s, &m->store);
+		status_fill_store(s, &m->store);
 	} else {
 		tmem_lease_begin(m, TMEM_LEASE_DONE);
 	}

@@ -208,7 +208,7 @@ void store_lost(struct broker *b, struct store *s)
 	s->say = 0;
 	/* Nobody knows whether it has heard of a recall. */
 	s->target = s->leased;
-	s->deadline_ms = 0;
+	s->deadline_ms = s->recalled_ms = 0;
 	plan_want(b);
 }
 
@@ -380,7 +380,8 @@ static void hello(struct broker *b, struct peer *p,
 	s->own_weight = hello->weight;
 	s->report.held = hello->held;
 	s->report.fixed = hello->fixed;
-	s->deadline_ms = 0;
+	s->hello_ms = now_ms();
+	s->deadline_ms = s->recalled_ms = 0;
 	s->overdue = false;
 	s->wanted = 0;
 	take_process(b, s, p);
@@ -416,6 +417,14 @@ static void reported(struct broker *b, struct store *s,
 	plan_want(b);
 }
 
+/* All of it was released. */
+static void recall_done(struct broker *b, struct store *s)
+{
+	if (s->recalled_ms)
+		histogram_add(&b->recall, now_ms() - s->recalled_ms);
+	s->recalled_ms = 0;
+}
+
 static void released(struct broker *b, struct store *s,
 		     const struct tmem_lease_released *m)
 {
@@ -438,6 +447,7 @@ static void released(struct broker *b, struct store *s,
 		s->target = s->leased;
 		s->deadline_ms = 0;
 		s->overdue = false;
+		recall_done(b, s);
 	}
 	plan_want(b);
 }
@@ -510,6 +520,8 @@ void store_tell(struct broker *b, struct store *s)
 		break;
 	}
 	error = tmem_lease_send(s->peer->fd, &m);
+	if (!error && s->say == TMEM_LEASE_WELCOME)
+		histogram_add(&b->welcome, now_ms() - s->hello_ms);
 	if (!error && s->say == TMEM_LEASE_WELCOME && s->target < s->leased) {
 		/* Recalled before it could be told what from. */
 		s->say = TMEM_LEASE_RECALL;
@@ -551,8 +563,10 @@ static void recall_overdue(struct broker *b, struct store *s, uint64_t now)
 		s->leased = keeps;
 		plan_want(b);
 	}
-	if (s->leased <= s->target)
+	if (s->leased <= s->target) {
 		s->deadline_ms = 0;
+		recall_done(b, s);
+	}
 }
 
 static uint64_t store_tick(struct broker *b, struct store *s, uint64_t now)

@@ -45,6 +45,9 @@ static void all_keys(void **state)
 				   "proc = /c\n"
 				   "  cgroup = /d\n"
 				   "\n"
+				   "[metrics]\n"
+				   "listen = /e\n"
+				   "group = root\n"
 				   "[default]\n"
 				   "max = 4G ; a comment\n"
 				   "weight = 50\n"
@@ -70,6 +73,8 @@ static void all_keys(void **state)
 	assert_string_equal(c->psi, "/b");
 	assert_string_equal(c->proc, "/c");
 	assert_string_equal(c->cgroup, "/d");
+	assert_string_equal(c->metrics, "/e");
+	assert_string_equal(c->metrics_group, "root");
 	vm = config_vm(c, "one");
 	assert_int_equal(vm->reserved, MIB);
 	assert_int_equal(vm->max, 4096 * MIB);
@@ -83,6 +88,26 @@ static void all_keys(void **state)
 	assert_string_equal(config_vm(c, "three")->name, "three");
 	assert_string_equal(config_vm(c, "other")->name, "");
 	free(c);
+}
+
+static void metrics_are_off_or_somewhere(void **state)
+{
+	static const char *const good[] = { "127.0.0.1:1", "[::1]:65535",
+					    "0.0.0.0:9759", "/run/x" };
+	char error[CONFIG_ERROR_SIZE], text[200];
+	struct config *c = read_text("[host]\nlimit=1G\n", error);
+
+	assert_non_null(c);
+	assert_string_equal(c->metrics, "");
+	free(c);
+	for (unsigned int i = 0; i < 4; i++) {
+		snprintf(text, sizeof(text),
+			 "[host]\nlimit=1G\n[metrics]\nlisten=%s\n", good[i]);
+		c = read_text(text, error);
+		assert_non_null(c);
+		assert_string_equal(c->metrics, good[i]);
+		free(c);
+	}
 }
 
 static void names_without_default_are_none(void **state)
@@ -140,6 +165,34 @@ static const struct {
 	{ "[host]\nchunk=1M\nlimit=1G\n[vm a]\nreserved=600M\n[vm b]\n"
 	  "reserved=500M\n",
 	  3, "are 1153433600 together" },
+	{ "[host]\nlimit=1G\n[metrics]\n", 0, "listen= is missing" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=\n", 4, "an address" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=9759\n", 4, "an address" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=:9759\n", 4, "an address" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=localhost:9759\n", 4,
+	  "an address" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=127.0.0.1\n", 4, "an address" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=127.0.0.1:\n", 4, "an address" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=127.0.0.1:0\n", 4,
+	  "an address" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=127.0.0.1:65536\n", 4,
+	  "an address" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=127.0.0.1:+1\n", 4,
+	  "an address" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=::1:9759\n", 4, "an address" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=[::1]\n", 4, "an address" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=[::1:9759\n", 4, "an address" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=[]:9759\n", 4, "an address" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=[127.0.0.1]:9759\n", 4,
+	  "an address" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=metrics\n", 4, "an address" },
+	{ "[host]\nlimit=1G\n[metrics]\nport=1\n", 4, "has listen, group" },
+	{ "[metrics]\nlisten=/a\n[metrics]\n", 3, "is there already" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=/a\nlisten=/b\n", 5, "twice" },
+	{ "[host]\nlimit=1G\n[metrics]\nlisten=/a\ngroup=no-such\n", 5,
+	  "no such group" },
+	{ "[host]\nlimit=1G\n[metrics]\ngroup=root\nlisten=[::1]:1\n", 4,
+	  "has a path" },
 };
 
 static void mistakes_are_told(void **state)
@@ -186,6 +239,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(all_keys),
+		cmocka_unit_test(metrics_are_off_or_somewhere),
 		cmocka_unit_test(names_without_default_are_none),
 		cmocka_unit_test(mistakes_are_told),
 		cmocka_unit_test(long_lines_are_told),
