@@ -16,6 +16,7 @@
 #include "qom/object_interfaces.h"
 #include "hw/boards.h"
 #include "system/tmem-store.h"
+#include "tmem-store-lease.h"
 
 /* More than any host has: such a size is a slip of the pen */
 #define TMEM_STORE_MAX_SIZE (256ull * TiB)
@@ -43,9 +44,15 @@ struct TmemStore {
     uint32_t recompress_after;
     bool lock;
     bool paranoid;
+    TmemStoreLease lease;
 
     QLIST_HEAD(, TmemStoreUser) users;
 };
+
+TmemStoreLease *tmem_store_lease_of(Object *obj)
+{
+    return &TMEM_STORE(obj)->lease;
+}
 
 static const char *tmem_store_id(TmemStore *s)
 {
@@ -114,6 +121,25 @@ static bool tmem_store_check_fit(TmemStore *s, uint64_t size,
     return true;
 }
 
+/* What @users reservations need; known to fit. */
+static uint64_t tmem_store_need(const struct tmem_limits *limits,
+                                unsigned users)
+{
+    return users * tmem_reservation_cost(limits->persistent_reserved);
+}
+
+/*
+ * With a lease, what the devices need must be promised before they have it.
+ * The store's limit is the lease from then on, and @size the most that is ever
+ * asked for.
+ */
+static bool tmem_store_lease_need(TmemStore *s, uint64_t need, uint64_t size,
+                                  Error **errp)
+{
+    return !s->lease.lease ||
+           tmem_store_lease_set_terms(&s->lease, need, size, errp);
+}
+
 static bool tmem_store_check_size(TmemStore *s, uint64_t size, Error **errp)
 {
     if (!size) {
@@ -177,6 +203,9 @@ static void tmem_store_complete(UserCreatable *uc, Error **errp)
                     TMEM_STORE_RESERVED_PROP, s->limits.persistent_reserved,
                     TMEM_STORE_LEAST_DISK);
     }
+    if (!tmem_store_lease_complete(&s->lease, tmem_store_id(s), errp)) {
+        return;
+    }
     s->complete = true;
 }
 
@@ -191,7 +220,8 @@ static bool tmem_store_open(TmemStore *s, Error **errp)
         .size = sizeof(config),
         .flags = (s->lock ? TMEM_STORE_LOCK : 0) |
                  (s->paranoid ? TMEM_STORE_PARANOID : 0),
-        .max_bytes = s->size,
+        .max_bytes = tmem_store_lease_wanted(&s->lease) ?
+                     tmem_reservation_cost(1) : s->size,
         .cgroup_headroom = s->cgroup_headroom,
         .host_headroom = s->host_headroom,
         .process_bytes = current_machine->ram_size,
@@ -209,11 +239,48 @@ static bool tmem_store_open(TmemStore *s, Error **errp)
     return true;
 }
 
+/* All users' tenants, of which the lease is to know. */
+static void tmem_store_tell_tenants(TmemStore *s)
+{
+    unsigned n = tmem_store_num_users(s);
+    g_autofree struct tmem_tenant **tenants =
+        g_new(struct tmem_tenant *, n + 1);
+    TmemStoreUser *user;
+
+    if (!s->lease.lease) {
+        return;
+    }
+    n = 0;
+    QLIST_FOREACH(user, &s->users, next) {
+        tenants[n++] = user->tenant;
+    }
+    tmem_store_lease_set_tenants(&s->lease, tenants, n);
+}
+
+static bool tmem_store_open_tenant(TmemStore *s, TmemStoreUser *user,
+                                   const char *name, Error **errp)
+{
+    unsigned n = tmem_store_num_users(s);
+    int ret;
+
+    if (!tmem_store_lease_need(s, tmem_store_need(&s->limits, n + 1), s->size,
+                               errp)) {
+        return false;
+    }
+    ret = tmem_tenant_open(s->store, name, &s->limits, &user->tenant);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "tmem-store '%s': cannot be opened for "
+                         "device '%s'", tmem_store_id(s), name);
+        tmem_store_lease_need(s, tmem_store_need(&s->limits, n), s->size,
+                              &error_abort);
+        return false;
+    }
+    return true;
+}
+
 bool tmem_store_attach(TmemStore *s, TmemStoreUser *user, const char *name,
                        Error **errp)
 {
-    int ret;
-
     if (!tmem_store_check_fit(s, s->size, &s->limits,
                               tmem_store_num_users(s) + 1, errp)) {
         return false;
@@ -221,14 +288,16 @@ bool tmem_store_attach(TmemStore *s, TmemStoreUser *user, const char *name,
     if (!s->store && !tmem_store_open(s, errp)) {
         return false;
     }
-    ret = tmem_tenant_open(s->store, name, &s->limits, &user->tenant);
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "tmem-store '%s': cannot be opened for "
-                         "device '%s'", tmem_store_id(s), name);
+    if (tmem_store_lease_wanted(&s->lease) &&
+        !tmem_store_lease_open(&s->lease, s->store, s->size, errp)) {
+        return false;
+    }
+    if (!tmem_store_open_tenant(s, user, name, errp)) {
         return false;
     }
     tmem_tenant_freeze(user->tenant, s->frozen);
     QLIST_INSERT_HEAD(&s->users, user, next);
+    tmem_store_tell_tenants(s);
     return true;
 }
 
@@ -242,6 +311,8 @@ static void tmem_store_dropped(void *opaque)
 {
     TmemStoreDrop *drop = opaque;
 
+    /* It holds less now */
+    tmem_store_lease_poke(&drop->store->lease);
     object_unref(OBJECT(drop->store));
     g_free(drop);
 }
@@ -270,6 +341,10 @@ void tmem_store_detach(TmemStore *s, TmemStoreUser *user)
     QLIST_REMOVE(user, next);
     tmem_tenant_set_limits(user->tenant, &nothing);
     tmem_tenant_reset(user->tenant);
+    tmem_store_tell_tenants(s);
+    tmem_store_lease_need(s, tmem_store_need(&s->limits,
+                                             tmem_store_num_users(s)),
+                          s->size, &error_abort);
     *drop = (TmemStoreDrop) { .store = s, .tenant = user->tenant };
     user->tenant = NULL;
     /* The store goes last, also if it is deleted meanwhile */
@@ -289,6 +364,11 @@ void tmem_store_detach(TmemStore *s, TmemStoreUser *user)
 struct tmem_store *tmem_store_get(TmemStore *s)
 {
     return s->store;
+}
+
+void tmem_store_poke(TmemStore *s)
+{
+    tmem_store_lease_poke(&s->lease);
 }
 
 void tmem_store_set_defaults(TmemStore *s, uint64_t reserved)
@@ -336,7 +416,12 @@ static bool tmem_store_set_total(TmemStore *s, uint64_t size, Error **errp)
                               MAX(tmem_store_num_users(s), 1), errp)) {
         return false;
     }
-    if (s->store) {
+    if (s->lease.lease) {
+        /* The lease is the limit; it goes down, if it has to, by itself */
+        tmem_store_lease_need(s, tmem_store_need(&s->limits,
+                                                 tmem_store_num_users(s)),
+                              size, &error_abort);
+    } else if (s->store && !tmem_store_lease_wanted(&s->lease)) {
         ret = tmem_store_set_max(s->store, size);
         if (ret < 0) {
             error_setg_errno(errp, -ret, "tmem-store '%s': cannot change "
@@ -350,18 +435,14 @@ static bool tmem_store_set_total(TmemStore *s, uint64_t size, Error **errp)
 }
 
 /* All users get the new limits, or none does. */
-static bool tmem_store_set_limits(TmemStore *s,
-                                  const struct tmem_limits *limits,
-                                  const char *name, uint64_t value,
-                                  Error **errp)
+static bool tmem_store_set_user_limits(TmemStore *s,
+                                       const struct tmem_limits *limits,
+                                       const char *name, uint64_t value,
+                                       Error **errp)
 {
     TmemStoreUser *user, *undo;
     int ret;
 
-    if (!tmem_store_check_fit(s, s->size, limits,
-                              MAX(tmem_store_num_users(s), 1), errp)) {
-        return false;
-    }
     QLIST_FOREACH(user, &s->users, next) {
         ret = tmem_tenant_set_limits(user->tenant, limits);
         if (ret < 0) {
@@ -376,8 +457,32 @@ static bool tmem_store_set_limits(TmemStore *s,
             return false;
         }
     }
-    s->limits = *limits;
     return true;
+}
+
+static bool tmem_store_set_limits(TmemStore *s,
+                                  const struct tmem_limits *limits,
+                                  const char *name, uint64_t value,
+                                  Error **errp)
+{
+    unsigned users = tmem_store_num_users(s);
+    uint64_t old = tmem_store_need(&s->limits, users);
+    uint64_t need = tmem_store_need(limits, users);
+    bool ok;
+
+    /* More is promised first, less is given up last */
+    if (!tmem_store_check_fit(s, s->size, limits, MAX(users, 1), errp) ||
+        (need > old && !tmem_store_lease_need(s, need, s->size, errp))) {
+        return false;
+    }
+    ok = tmem_store_set_user_limits(s, limits, name, value, errp);
+    if (need != old && ok != (need > old)) {
+        tmem_store_lease_need(s, ok ? need : old, s->size, &error_abort);
+    }
+    if (ok) {
+        s->limits = *limits;
+    }
+    return ok;
 }
 
 static void tmem_store_set_size_prop(Object *obj, Visitor *v,
@@ -510,8 +615,9 @@ static void tmem_store_set_frozen(Object *obj, bool value, Error **errp)
     tmem_store_notify(s);
 }
 
-bool tmem_stats_visit(Visitor *v, const char *name,
-                      const struct tmem_stats *stats, Error **errp)
+static bool tmem_stats_visit_members(Visitor *v,
+                                     const struct tmem_stats *stats,
+                                     Error **errp)
 {
     const struct {
         const char *name;
@@ -539,17 +645,45 @@ bool tmem_stats_visit(Visitor *v, const char *name,
         { "flushes", stats->flushes },
         { "evictions", stats->evictions },
     };
-    bool ok = visit_start_struct(v, name, NULL, 0, errp);
+    bool ok = true;
 
-    if (!ok) {
-        return false;
-    }
     for (size_t i = 0; ok && i < ARRAY_SIZE(members); i++) {
         uint64_t value = members[i].value;
 
         ok = visit_type_uint64(v, members[i].name, &value, errp);
     }
-    ok = ok && visit_check_struct(v, errp);
+    return ok;
+}
+
+bool tmem_stats_visit(Visitor *v, const char *name,
+                      const struct tmem_stats *stats, Error **errp)
+{
+    bool ok;
+
+    if (!visit_start_struct(v, name, NULL, 0, errp)) {
+        return false;
+    }
+    ok = tmem_stats_visit_members(v, stats, errp) &&
+         visit_check_struct(v, errp);
+    visit_end_struct(v, NULL);
+    return ok;
+}
+
+bool tmem_store_visit_stats(TmemStore *s, Visitor *v, const char *name,
+                            Error **errp)
+{
+    struct tmem_stats stats = {};
+    bool ok;
+
+    if (s->store) {
+        tmem_store_stats(s->store, &stats);
+    }
+    if (!visit_start_struct(v, name, NULL, 0, errp)) {
+        return false;
+    }
+    ok = tmem_stats_visit_members(v, &stats, errp) &&
+         tmem_store_lease_visit(&s->lease, v, errp) &&
+         visit_check_struct(v, errp);
     visit_end_struct(v, NULL);
     return ok;
 }
@@ -557,18 +691,34 @@ bool tmem_stats_visit(Visitor *v, const char *name,
 static void tmem_store_get_stats(Object *obj, Visitor *v, const char *name,
                                  void *opaque, Error **errp)
 {
-    TmemStore *s = TMEM_STORE(obj);
-    struct tmem_stats stats = {};
+    tmem_store_visit_stats(TMEM_STORE(obj), v, name, errp);
+}
 
-    if (s->store) {
-        tmem_store_stats(s->store, &stats);
-    }
-    tmem_stats_visit(v, name, &stats, errp);
+static void tmem_store_lease_moves(void *opaque)
+{
+    tmem_store_notify(opaque);
 }
 
 static void tmem_store_init(Object *obj)
 {
-    QLIST_INIT(&TMEM_STORE(obj)->users);
+    TmemStore *s = TMEM_STORE(obj);
+
+    QLIST_INIT(&s->users);
+    s->lease.changed = tmem_store_lease_moves;
+    s->lease.opaque = s;
+}
+
+/*
+ * Deleted: another store may have the name, and the broker the bytes, while
+ * pages of this one are still being freed.  (At QEMU's end devices are there.)
+ */
+static void tmem_store_unparent(Object *obj)
+{
+    TmemStore *s = TMEM_STORE(obj);
+
+    if (QLIST_EMPTY(&s->users)) {
+        tmem_store_lease_close(&s->lease);
+    }
 }
 
 static void tmem_store_finalize(Object *obj)
@@ -576,6 +726,9 @@ static void tmem_store_finalize(Object *obj)
     TmemStore *s = TMEM_STORE(obj);
 
     assert(QLIST_EMPTY(&s->users));
+    tmem_store_lease_close(&s->lease);
+    g_free(s->lease.socket);
+    g_free(s->lease.name);
     tmem_store_destroy(s->store);
 }
 
@@ -605,6 +758,8 @@ static void tmem_store_class_init(ObjectClass *oc, void *data)
 
     ucc->complete = tmem_store_complete;
     ucc->can_be_deleted = tmem_store_can_be_deleted;
+    oc->unparent = tmem_store_unparent;
+    tmem_store_lease_class_init(oc);
 
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
         object_class_property_add(oc, sizes[i].name, "size",

@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/queue.h"
 #include "hw/qdev-core.h"
 #include "hw/resettable.h"
 #include "hw/virtio/virtio-tmem-common.h"
@@ -28,9 +29,17 @@ OBJECT_DECLARE_SIMPLE_TYPE(VirtioTmemSystemReset, VIRTIO_TMEM_SYSTEM_RESET)
 struct VirtioTmemSystemReset {
     Object parent;
     ResettableState reset_state;
+};
+
+/* What devices want to be called by it. */
+struct VirtioTmemResetHook {
     void (*reset)(void *opaque);
     void *opaque;
+    QLIST_ENTRY(VirtioTmemResetHook) next;
 };
+
+static QLIST_HEAD(, VirtioTmemResetHook) virtio_tmem_reset_hooks =
+    QLIST_HEAD_INITIALIZER(virtio_tmem_reset_hooks);
 
 OBJECT_DEFINE_SIMPLE_TYPE_WITH_INTERFACES(VirtioTmemSystemReset,
                                           virtio_tmem_system_reset,
@@ -53,11 +62,14 @@ static ResettableState *virtio_tmem_system_reset_get_state(Object *obj)
 /* After the hold phase, in which the device was reset: no request is left. */
 static void virtio_tmem_system_reset_exit(Object *obj, ResetType type)
 {
-    VirtioTmemSystemReset *r = VIRTIO_TMEM_SYSTEM_RESET(obj);
+    VirtioTmemResetHook *hook;
 
     /* A wake-up is not a reset: the guest's memory is still there */
-    if (type != RESET_TYPE_WAKEUP) {
-        r->reset(r->opaque);
+    if (type == RESET_TYPE_WAKEUP) {
+        return;
+    }
+    QLIST_FOREACH(hook, &virtio_tmem_reset_hooks, next) {
+        hook->reset(hook->opaque);
     }
 }
 
@@ -69,20 +81,29 @@ static void virtio_tmem_system_reset_class_init(ObjectClass *klass, void *data)
     rc->phases.exit = virtio_tmem_system_reset_exit;
 }
 
-Object *virtio_tmem_register_system_reset(void (*reset)(void *opaque),
-                                          void *opaque)
+/*
+ * One object for all devices, which stays: a device whose unplug is pending
+ * goes in the middle of a system reset, when nothing may be taken off the list
+ * of what is being reset.
+ */
+VirtioTmemResetHook *virtio_tmem_register_system_reset(
+                                            void (*reset)(void *opaque),
+                                            void *opaque)
 {
-    Object *obj = object_new(TYPE_VIRTIO_TMEM_SYSTEM_RESET);
-    VirtioTmemSystemReset *r = VIRTIO_TMEM_SYSTEM_RESET(obj);
+    static Object *obj;
+    VirtioTmemResetHook *hook = g_new(VirtioTmemResetHook, 1);
 
-    r->reset = reset;
-    r->opaque = opaque;
-    qemu_register_resettable(obj);
-    return obj;
+    if (!obj) {
+        obj = object_new(TYPE_VIRTIO_TMEM_SYSTEM_RESET);
+        qemu_register_resettable(obj);
+    }
+    *hook = (VirtioTmemResetHook) { .reset = reset, .opaque = opaque };
+    QLIST_INSERT_HEAD(&virtio_tmem_reset_hooks, hook, next);
+    return hook;
 }
 
-void virtio_tmem_unregister_system_reset(Object *obj)
+void virtio_tmem_unregister_system_reset(VirtioTmemResetHook *hook)
 {
-    qemu_unregister_resettable(obj);
-    object_unref(obj);
+    QLIST_REMOVE(hook, next);
+    g_free(hook);
 }

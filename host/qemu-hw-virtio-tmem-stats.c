@@ -149,7 +149,7 @@ void virtio_tmem_get_stats(Object *obj, Visitor *v, const char *name,
                            void *opaque, Error **errp)
 {
     VirtIOTMEM *s = VIRTIO_TMEM(obj);
-    struct tmem_stats tenant = {}, store = {};
+    struct tmem_stats tenant = {};
     bool realized = s->server;
     bool ok;
 
@@ -159,13 +159,12 @@ void virtio_tmem_get_stats(Object *obj, Visitor *v, const char *name,
     ok = visit_type_bool(v, "realized", &realized, errp);
     if (ok && realized) {
         tmem_tenant_stats(s->user.tenant, &tenant);
-        tmem_store_stats(tmem_store_get(s->store), &store);
         ok = virtio_tmem_visit_config(s, v, errp) &&
              virtio_tmem_visit_requests(s, v, errp) &&
              virtio_tmem_visit_queues(s, v, errp) &&
              virtio_tmem_visit_pools(s, v, errp) &&
              tmem_stats_visit(v, "device", &tenant, errp) &&
-             tmem_stats_visit(v, "store", &store, errp);
+             tmem_store_visit_stats(s->store, v, "store", errp);
     }
     if (ok) {
         visit_check_struct(v, errp);

@@ -66,6 +66,7 @@ static void virtio_tmem_step(void *opaque)
 
     qatomic_set(&s->step_armed, false);
     pages = tmem_step(store, VIRTIO_TMEM_STEP_PAGES);
+    tmem_store_poke(s->store);
     if (pages) {
         qatomic_set(&s->step_armed, true);
         virtio_tmem_step_in(s, pages < VIRTIO_TMEM_STEP_PAGES ?

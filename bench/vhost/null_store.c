@@ -178,6 +178,11 @@ unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant)
 	return 0;
 }
 
+int tmem_store_set_pressure(struct tmem_store *store, unsigned int level)
+{
+	return 0;
+}
+
 /* ------------------------------------------------------------------- pool */
 
 int tmem_pool_create(struct tmem_tenant *tenant, uint32_t pool,

@@ -7,7 +7,8 @@
  * 1. The sum of the leases is at most the host's limit whenever a lease is made
  *    larger: leases_sum() is looked at first, by plan.c alone.  A lease counts
  *    in full until its store has said RELEASED.
- * 2. A lease is never less than its store's reservation.
+ * 2. A lease is never less than its store's reservation.  (One that is being
+ *    made larger counts from when the store was told.)
  * 3. A lease is never recalled to less than what its store cannot give back.
  *
  * After a restart stores come back with leases that together may be more than a
@@ -90,7 +91,13 @@ struct store {
 	/* Its own limits, an operator's, and what follows from all. */
 	uint64_t own_max, set_max, max;
 	uint64_t own_weight, set_weight, weight;
+	/*
+	 * What its reservations need.  More than what was promised: others are
+	 * asked for the rest, until then.
+	 */
 	uint64_t reserved;
+	uint64_t promised;
+	uint64_t reserve_until_ms;
 	uint64_t leased; /* bytes that it may hold, as it knows or will know */
 	uint64_t target; /* what a recall brings it to; else leased */
 	uint64_t deadline_ms; /* of the recall */
@@ -99,7 +106,12 @@ struct store {
 	 * released; 0: there is none. */
 	uint64_t hello_ms, recalled_ms;
 	uint64_t serial;
-	unsigned int say; /* a message that it has not been sent yet; 0: none */
+	/* What it has not been sent yet: a message about its lease, or 0... */
+	unsigned int say;
+	bool say_agreed;      /* ... the answer to TERMS */
+	unsigned int backoff; /* ... and PRESSURE, if this is not the host's */
+	uint64_t terms_number;
+	char why_not[TMEM_LEASE_TEXT_SIZE];
 	uint64_t wanted;
 	struct tmem_lease_report report;
 	uint64_t report_ms;
@@ -134,6 +146,7 @@ struct broker {
 	uint64_t grace_until_ms;
 	unsigned int survivors; /* stores that have not come back yet */
 	struct policy_budget budget;
+	struct policy_backoff backoff;
 	uint64_t budget_ms; /* when it was looked at */
 	uint64_t available; /* MemAvailable then */
 	bool stalled;	    /* the trigger told since */
@@ -179,6 +192,8 @@ void store_lost(struct broker *broker, struct store *store);
 void store_remove(struct broker *broker, struct store *store);
 /* Send it what it has not been sent. */
 void store_tell(struct broker *broker, struct store *store);
+/* Its lease is what its reservation needs. */
+void store_promised(struct store *store);
 /* Its limits, from the configuration, HELLO and the operator. */
 void store_limits(struct broker *broker, struct store *store);
 /* @claim, or as much of it as its process can be seen to hold. */

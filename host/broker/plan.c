@@ -23,6 +23,8 @@
 /* A recall's time: 1 s, and 1 s for each GiB. */
 #define RECALL_MS	1000
 #define RECALL_MS_SHIFT 20
+/* What could be recalled is nothing: 3 % of what is held. */
+#define SPENT_PART 32
 
 typedef unsigned long long ull; /* for lines */
 
@@ -47,8 +49,37 @@ uint64_t held_sum(const struct broker *b)
 	return sum;
 }
 
+/* Is there next to nothing left that could be recalled? */
+static bool spent(struct broker *b, uint64_t held)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int i = 0; i < b->num_stores; i++) {
+		const struct store *s = b->store[i];
+		uint64_t low = MAX(s->reserved, s->report.fixed);
+
+		sum += s->leased - MIN(s->leased, low);
+	}
+	return sum <= held / SPENT_PART;
+}
+
+/* What is left when recalls did not help. */
+static void look_at_backoff(struct broker *b, const struct policy_host *host,
+			    uint64_t ms)
+{
+	unsigned int was = b->backoff.level;
+
+	policy_backoff_next(&b->backoff, host, spent(b, host->held), ms);
+	if (b->backoff.level != was)
+		report("guests are told that the host is %s of memory: level "
+		       "%u",
+		       b->backoff.level > was ? "short" : "less short",
+		       b->backoff.level);
+}
+
 static void look_at_host(struct broker *b, uint64_t now)
 {
+	uint64_t ms = b->budget_ms ? now - b->budget_ms : 0;
 	struct policy_host host = {
 		.limit = b->config->limit,
 		.held = held_sum(b),
@@ -61,8 +92,8 @@ static void look_at_host(struct broker *b, uint64_t now)
 	host.stalled = b->stalled ||
 		       (b->trigger_fd < 0 && pressure_stalled(b->config->psi));
 	b->stalled = false;
-	policy_budget_next(&b->budget, &host,
-			   b->budget_ms ? now - b->budget_ms : 0);
+	policy_budget_next(&b->budget, &host, ms);
+	look_at_backoff(b, &host, ms);
 	b->budget_ms = now;
 	if (b->budget.low != was_low)
 		report("the host is %s memory: %llu bytes available, headroom "
@@ -103,7 +134,8 @@ static void describe(struct broker *b, struct store *s, uint64_t now,
 		.rate = s->benefit.rate,
 		/* Whom nobody can tell has what it has. */
 		.frozen = s->state == TMEM_LEASE_ABSENT ||
-			  (s->frozen && !b->budget.low),
+			  (s->frozen && !b->budget.low &&
+			   s->leased >= s->reserved),
 	};
 }
 
@@ -130,6 +162,8 @@ static void grant(struct broker *b, struct store *s, uint64_t leased)
 	s->overdue = false;
 	s->serial++;
 	b->counters.grants++;
+	if (leased >= s->reserved)
+		store_promised(s);
 	if (s->state == TMEM_LEASE_WAITING) {
 		s->state = TMEM_LEASE_ADMITTED;
 		s->say = TMEM_LEASE_WELCOME;
@@ -147,14 +181,17 @@ static uint64_t room(const struct broker *b, uint64_t limit)
 	return limit - MIN(limit, sum);
 }
 
-/* Reservations that are waited for: the host's limit, whatever its pressure. */
+/*
+ * Reservations that are waited for, of new stores and by TERMS: the host's
+ * limit, whatever its pressure.
+ */
 static void admit(struct broker *b)
 {
 	for (unsigned int i = 0; i < b->num_stores; i++) {
 		struct store *s = b->store[i];
 
-		if (s->state == TMEM_LEASE_WAITING &&
-		    s->reserved <= room(b, b->config->limit))
+		if (s->state != TMEM_LEASE_ABSENT && s->leased < s->reserved &&
+		    s->reserved - s->leased <= room(b, b->config->limit))
 			grant(b, s, s->reserved);
 	}
 }
@@ -172,7 +209,9 @@ static uint64_t growth(struct broker *b, const struct store *s,
 	uint64_t most = MIN(b->budget.budget, b->config->limit);
 	uint64_t left = room(b, most), bytes;
 
-	if (s->state != TMEM_LEASE_ADMITTED || p->target <= s->leased)
+	/* One that lacks some of its reservation has all of it, or waits. */
+	if (s->state != TMEM_LEASE_ADMITTED || p->target <= s->leased ||
+	    s->leased < s->reserved)
 		return 0;
 	bytes = p->target - s->leased;
 	if (bytes <= left)
@@ -253,6 +292,9 @@ static void make_plan(struct broker *b, uint64_t now)
 			plan_recall(b, b->store[i], p[i].target);
 	admit(b);
 	grant_all(b, p);
+	/* What is left to say: PRESSURE. */
+	for (unsigned int i = 0; i < num; i++)
+		store_tell(b, b->store[i]);
 	tell_over(b);
 	watch_relief(b, now);
 }

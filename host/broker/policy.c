@@ -290,6 +290,11 @@ void policy_settle(struct policy_store *stores, unsigned int num,
 
 /* ------------------------------------------------------------ the budget */
 
+static bool is_short(const struct policy_host *host)
+{
+	return host->stalled || host->available < host->headroom;
+}
+
 static uint64_t backed(const struct policy_host *host)
 {
 	uint64_t most = host->limit;
@@ -314,7 +319,7 @@ void policy_budget_next(struct policy_budget *b, const struct policy_host *host,
 	if (host->limit != b->limit && !b->low && most > b->budget)
 		b->budget = most;
 	b->limit = host->limit;
-	if (host->stalled || host->available < host->headroom) {
+	if (is_short(host)) {
 		b->low = true;
 		b->calm_ms = 0;
 	}
@@ -333,4 +338,31 @@ void policy_budget_next(struct policy_budget *b, const struct policy_host *host,
 	}
 	if (b->budget >= host->limit)
 		b->low = false;
+}
+
+/* -------------------------------------------------------------- back-off */
+
+void policy_backoff_next(struct policy_backoff *b,
+			 const struct policy_host *host, bool spent,
+			 uint64_t ms)
+{
+	b->tried_ms += ms;
+	b->calm_ms += ms;
+	if (!is_short(host)) {
+		if (b->calm_ms < BUDGET_CALM_MS)
+			return;
+		b->calm_ms = 0;
+		b->tried = false;
+		b->level -= b->level > 0;
+		return;
+	}
+	b->calm_ms = 0;
+	if (!b->tried) {
+		b->tried = true;
+		b->tried_ms = spent && !b->level ? BACKOFF_MS : 0;
+	}
+	if (b->tried_ms < BACKOFF_MS || b->level == 2 || (b->level && !spent))
+		return;
+	b->level++;
+	b->tried_ms = 0;
 }

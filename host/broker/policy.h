@@ -112,4 +112,26 @@ struct policy_budget {
 void policy_budget_next(struct policy_budget *budget,
 			const struct policy_host *host, uint64_t ms);
 
+/* -------------------------------------------------------------- back-off */
+
+/* What guests are told of the host's memory.  Set it to { 0 }. */
+struct policy_backoff {
+	unsigned int level; /* 0 .. 2: TMEM_LEASE_PRESSURE */
+	bool tried;	    /* the host is short of memory, and leases go */
+	uint64_t tried_ms;  /* since when, or since the last step up */
+	uint64_t calm_ms;   /* since the host last was short of memory */
+};
+
+/*
+ * The level @ms after the last call.  Leases are recalled first: only when the
+ * host is still short of memory BACKOFF_MS after that are guests told, and told
+ * more when it is so as long after that again and nothing is left to recall
+ * (@spent).  With nothing to recall in the first place they are told at once.
+ * Each BUDGET_CALM_MS of calm takes one level back.
+ */
+#define BACKOFF_MS 1000u
+void policy_backoff_next(struct policy_backoff *backoff,
+			 const struct policy_host *host, bool spent,
+			 uint64_t ms);
+
 #endif /* TMEM_BROKER_POLICY_H */

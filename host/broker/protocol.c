@@ -34,10 +34,13 @@ static const struct format formats[] = {
 	FORMAT(REPORT, report, 0, 0x3f, false),
 	FORMAT(WANT, want, 0, 0x1, false),
 	FORMAT(RELEASED, released, 0, 0x2, false),
+	FORMAT(TERMS, terms, 0, 0x3, false),
 	FORMAT(WELCOME, welcome, 0, 0x1a, false),
 	FORMAT(REFUSED, refused, TMEM_LEASE_TEXT_SIZE, 0, false),
 	FORMAT(GRANT, grant, 0, 0x2, false),
 	FORMAT(RECALL, recall, 0, 0x2, false),
+	FORMAT(PRESSURE, pressure, 0, 0, false),
+	FORMAT(AGREED, agreed, TMEM_LEASE_TEXT_SIZE, 0x3, false),
 	FORMAT(STATUS, status, 0, 0, false),
 	FORMAT(LIMITS, limits, NAME, 0x1, true),
 	FORMAT(FREEZE, freeze, NAME, 0, true),
@@ -52,6 +55,9 @@ _Static_assert(sizeof(struct tmem_lease_header) == 8, "the header's size");
 _Static_assert(sizeof(union tmem_lease_message) == TMEM_LEASE_MESSAGE_MAX,
 	       "the largest message");
 _Static_assert(sizeof(struct tmem_lease_hello) == 8 + 12 * 8 + NAME, "packed");
+_Static_assert(sizeof(struct tmem_lease_agreed) ==
+		       8 + 5 * 8 + TMEM_LEASE_TEXT_SIZE,
+	       "packed");
 _Static_assert(sizeof(struct tmem_lease_store) == 8 + 32 * 8 + NAME, "packed");
 
 static const struct format *format_of(unsigned int type)
@@ -177,31 +183,51 @@ static int check_text(const union tmem_lease_message *message,
 	return 0;
 }
 
+/* What HELLO and TERMS say of a lease. */
+static int check_terms(const char *name, uint64_t reserved, uint64_t max,
+		       uint64_t weight, char *why, size_t size)
+{
+	if (weight > TMEM_LEASE_MAX_WEIGHT)
+		return wrong(why, size, "%s: weight %llu: 0 to %u", name,
+			     (unsigned long long)weight, TMEM_LEASE_MAX_WEIGHT);
+	if (!reserved)
+		return wrong(why, size, "%s: reserved 0: at least 1", name);
+	if (max && max < reserved)
+		return wrong(why, size, "%s: max %llu: less than reserved %llu",
+			     name, (unsigned long long)max,
+			     (unsigned long long)reserved);
+	return 0;
+}
+
+static int check_hello(const struct tmem_lease_hello *hello, char *why,
+		       size_t size)
+{
+	if (hello->flags & ~(uint64_t)TMEM_LEASE_KEPT)
+		return wrong(why, size, "HELLO: unknown flags %#llx",
+			     (unsigned long long)hello->flags);
+	if (hello->leased < hello->reserved)
+		return wrong(why, size,
+			     "HELLO: leased %llu: less than reserved %llu",
+			     (unsigned long long)hello->leased,
+			     (unsigned long long)hello->reserved);
+	return check_terms("HELLO", hello->reserved, hello->max, hello->weight,
+			   why, size);
+}
+
 static int check_members(const union tmem_lease_message *m, char *why,
 			 size_t size)
 {
-	const struct tmem_lease_hello *hello = &m->hello;
-
 	switch (m->header.type) {
 	case TMEM_LEASE_HELLO:
-		if (hello->flags & ~(uint64_t)TMEM_LEASE_KEPT)
-			return wrong(why, size, "HELLO: unknown flags %#llx",
-				     (unsigned long long)hello->flags);
-		if (hello->weight > TMEM_LEASE_MAX_WEIGHT)
-			return wrong(why, size, "HELLO: weight %llu: 0 to %u",
-				     (unsigned long long)hello->weight,
-				     TMEM_LEASE_MAX_WEIGHT);
-		if (!hello->reserved || hello->leased < hello->reserved)
-			return wrong(why, size,
-				     "HELLO: reserved %llu and leased %llu: at "
-				     "least 1, and no less",
-				     (unsigned long long)hello->reserved,
-				     (unsigned long long)hello->leased);
-		if (hello->max && hello->max < hello->reserved)
-			return wrong(why, size,
-				     "HELLO: max %llu: less than reserved %llu",
-				     (unsigned long long)hello->max,
-				     (unsigned long long)hello->reserved);
+		return check_hello(&m->hello, why, size);
+	case TMEM_LEASE_TERMS:
+		return check_terms("TERMS", m->terms.reserved, m->terms.max,
+				   m->terms.weight, why, size);
+	case TMEM_LEASE_PRESSURE:
+		if (m->pressure.level > TMEM_LEASE_MAX_PRESSURE)
+			return wrong(why, size, "PRESSURE: level %llu: 0 to %u",
+				     (unsigned long long)m->pressure.level,
+				     TMEM_LEASE_MAX_PRESSURE);
 		return 0;
 	case TMEM_LEASE_LIMITS:
 		if (m->limits.weight > TMEM_LEASE_MAX_WEIGHT)

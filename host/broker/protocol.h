@@ -38,9 +38,12 @@
  *	HELLO ------------------------->
  *	      <------------------------ WELCOME, or REFUSED and the end
  *	REPORT, WANT ------------------>
+ *	TERMS ------------------------->
+ *	      <------------------------ AGREED, or not
  *	      <------------------------ GRANT: more
  *	      <------------------------ RECALL: less, until then
  *	RELEASED ---------------------->
+ *	      <------------------------ PRESSURE: of the host
  *
  * WELCOME may take time: until others have released what the reservation needs,
  * and after a restart of the broker until those have come back who have leases.
@@ -87,11 +90,14 @@ enum tmem_lease_type {
 	TMEM_LEASE_REPORT = 2,
 	TMEM_LEASE_WANT = 3,
 	TMEM_LEASE_RELEASED = 4,
+	TMEM_LEASE_TERMS = 5,
 	/* by the broker, to stores */
 	TMEM_LEASE_WELCOME = 16,
 	TMEM_LEASE_REFUSED = 17, /* to operators, too */
 	TMEM_LEASE_GRANT = 18,
 	TMEM_LEASE_RECALL = 19,
+	TMEM_LEASE_PRESSURE = 20,
+	TMEM_LEASE_AGREED = 21,
 	/* by operators */
 	TMEM_LEASE_STATUS = 32,
 	TMEM_LEASE_LIMITS = 33,
@@ -222,6 +228,48 @@ struct tmem_lease_released {
 	uint64_t leased;
 };
 
+/*
+ * What HELLO said of these is this from now on.  A larger reservation waits, as
+ * a new store's does, until others have released what it needs; until AGREED
+ * the old one counts for the store, and the new one against others.  Of several
+ * TERMS that were not answered yet the last counts, and is answered alone.
+ */
+struct tmem_lease_terms {
+	struct tmem_lease_header header;
+	uint64_t reserved; /* bytes; at least 1 */
+	uint64_t max;	   /* bytes; 0: no bound */
+	uint64_t weight;   /* 1 .. 10000; 0: as configured */
+	uint64_t number;   /* the store's: AGREED has it, too */
+	uint64_t spare[4];
+};
+
+/*
+ * The reservation is @reserved bytes, and the lease at least that: a GRANT that
+ * it took came before.  With a text it is what it was before, and the text says
+ * why, as REFUSED does; the other terms hold, and the connection goes on.
+ */
+struct tmem_lease_agreed {
+	struct tmem_lease_header header;
+	uint64_t reserved;
+	uint64_t max; /* most that the store will ever be granted, bytes */
+	uint64_t number;
+	uint64_t spare[2];
+	char text[TMEM_LEASE_TEXT_SIZE]; /* empty: agreed */
+};
+
+/*
+ * How short of memory the host is, though leases were recalled.  0, as WELCOME
+ * means: not.  1: guests had better put nothing that they can do without.  2:
+ * nothing is left to recall, either.  The store tells its guests no less than
+ * that (tmem_store_set_pressure()), until the next PRESSURE or the end of the
+ * connection.
+ */
+#define TMEM_LEASE_MAX_PRESSURE 2u
+struct tmem_lease_pressure {
+	struct tmem_lease_header header;
+	uint64_t level;
+};
+
 /* -------------------------------------------------------------- operators */
 
 /*
@@ -285,7 +333,8 @@ struct tmem_lease_host {
 	uint64_t lies;	  /* claims beyond what a process can be seen to hold */
 	uint64_t bad;	  /* connections that ended for a bad message */
 	uint64_t throttled; /* times that a peer was too fast */
-	uint64_t spare[8];
+	uint64_t backoff;   /* not a count: PRESSURE's level */
+	uint64_t spare[7];
 };
 
 /* In tmem_lease_store.state. */
@@ -340,6 +389,9 @@ union tmem_lease_message {
 	struct tmem_lease_grant grant;
 	struct tmem_lease_recall recall;
 	struct tmem_lease_released released;
+	struct tmem_lease_terms terms;
+	struct tmem_lease_pressure pressure;
+	struct tmem_lease_agreed agreed;
 	struct tmem_lease_status status;
 	struct tmem_lease_limits limits;
 	struct tmem_lease_freeze freeze;

@@ -41,6 +41,7 @@ void status_fill_host(struct broker *b, struct tmem_lease_host *m)
 	m->lies = b->counters.lies;
 	m->bad = b->counters.bad;
 	m->throttled = b->counters.throttled;
+	m->backoff = b->backoff.level;
 }
 
 void status_fill_store(const struct store *s, struct tmem_lease_store *m)

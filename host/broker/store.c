@@ -3,6 +3,7 @@
  * Stores: how they come, what they say, how they end
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -80,7 +81,7 @@ uint64_t store_believed(struct broker *b, struct store *s, uint64_t claim)
 	if (s->evidence == UINT64_MAX)
 		return claim;
 	seen = s->evidence + tolerance(b, s);
-	return MIN(claim, MAX(seen, s->reserved));
+	return MIN(claim, MAX(seen, s->promised));
 }
 
 static void check_claim(struct broker *b, struct store *s, uint64_t claim)
@@ -88,7 +89,7 @@ static void check_claim(struct broker *b, struct store *s, uint64_t claim)
 	bool believed = store_believed(b, s, claim) == claim;
 	uint64_t now = now_ms();
 
-	if (claim <= s->reserved ||
+	if (claim <= s->promised ||
 	    now < s->evidence_ms + (believed ? EVIDENCE_MS : DOUBT_MS))
 		return;
 	look_at_process(b, s, now);
@@ -206,6 +207,9 @@ void store_lost(struct broker *b, struct store *s)
 	s->until_ms = now_ms() + b->config->grace_ms;
 	s->wanted = 0;
 	s->say = 0;
+	s->say_agreed = false;
+	/* What it waits for it will ask for again. */
+	s->reserved = s->promised;
 	/* Nobody knows whether it has heard of a recall. */
 	s->target = s->leased;
 	s->deadline_ms = s->recalled_ms = 0;
@@ -266,35 +270,33 @@ static bool may_have_name(struct broker *b, struct peer *p,
 	return false;
 }
 
-/* Do the reservations fit together?  If not it was refused. */
-static bool fits_reserved(struct broker *b, struct peer *p,
-			  const struct tmem_lease_hello *hello,
-			  const struct config_vm *vm, const struct store *old)
+/* Does a reservation fit beside the others?  If not @why says what lacks. */
+static bool fits_reserved(struct broker *b, const char *name, uint64_t reserved,
+			  const struct config_vm *vm, const struct store *old,
+			  char why[TMEM_LEASE_TEXT_SIZE])
 {
 	uint64_t limit = b->config->limit;
 	uint64_t others = reserved_sum(b) - (old ? old->reserved : 0);
 
-	if (vm->reserved != UINT64_MAX && hello->reserved > vm->reserved)
-		peer_refuse(b, p, hello->name,
-			    "'%s': its reservation takes %llu bytes, and "
-			    "reserved=%llu is configured",
-			    hello->name, (ull)hello->reserved,
-			    (ull)vm->reserved);
-	else if (vm->max && hello->reserved > vm->max)
-		peer_refuse(b, p, hello->name,
-			    "'%s': its reservation takes %llu bytes, and "
-			    "max=%llu is configured",
-			    hello->name, (ull)hello->reserved, (ull)vm->max);
-	else if (hello->reserved > limit || others > limit - hello->reserved)
-		peer_refuse(b, p, hello->name,
-			    "'%s': its reservation takes %llu bytes, and %llu "
-			    "are left of the host's limit of %llu beside the "
-			    "other stores' reservations",
-			    hello->name, (ull)hello->reserved,
-			    (ull)(limit - MIN(limit, others)), (ull)limit);
-	else
-		return true;
-	return false;
+	*why = 0;
+	if (vm->reserved != UINT64_MAX && reserved > vm->reserved)
+		snprintf(why, TMEM_LEASE_TEXT_SIZE,
+			 "'%s': its reservation takes %llu bytes, and "
+			 "reserved=%llu is configured",
+			 name, (ull)reserved, (ull)vm->reserved);
+	else if (vm->max && reserved > vm->max)
+		snprintf(why, TMEM_LEASE_TEXT_SIZE,
+			 "'%s': its reservation takes %llu bytes, and max=%llu "
+			 "is configured",
+			 name, (ull)reserved, (ull)vm->max);
+	else if (reserved > limit || others > limit - reserved)
+		snprintf(why, TMEM_LEASE_TEXT_SIZE,
+			 "'%s': its reservation takes %llu bytes, and %llu are "
+			 "left of the host's limit of %llu beside the other "
+			 "stores' reservations",
+			 name, (ull)reserved, (ull)(limit - MIN(limit, others)),
+			 (ull)limit);
+	return !*why;
 }
 
 static struct store *make_store(struct broker *b, struct peer *p,
@@ -336,6 +338,7 @@ static void come_back(struct broker *b, struct store *s,
 
 	if (known && s->state != TMEM_LEASE_WAITING)
 		claim = MIN(claim, MAX(s->leased, s->reserved));
+	s->promised = s->reserved;
 	check_claim(b, s, MAX(claim, hello->held));
 	s->leased = MAX(s->reserved, store_believed(b, s, claim));
 	s->target = s->leased;
@@ -353,10 +356,14 @@ static void hello(struct broker *b, struct peer *p,
 	struct store *s = store_find(b, hello->name);
 	bool known = s, returns;
 	struct peer *before = s ? s->peer : NULL;
+	char why[TMEM_LEASE_TEXT_SIZE];
 
-	if (!may_have_name(b, p, hello, vm, s) ||
-	    !fits_reserved(b, p, hello, vm, s))
+	if (!may_have_name(b, p, hello, vm, s))
 		return;
+	if (!fits_reserved(b, hello->name, hello->reserved, vm, s, why)) {
+		peer_refuse(b, p, hello->name, "%s", why);
+		return;
+	}
 	if (!s)
 		s = make_store(b, p, hello);
 	if (!s) {
@@ -384,6 +391,8 @@ static void hello(struct broker *b, struct peer *p,
 	s->deadline_ms = s->recalled_ms = 0;
 	s->overdue = false;
 	s->wanted = 0;
+	s->say_agreed = false;
+	s->backoff = 0;
 	take_process(b, s, p);
 	s->evidence_ms = 0;
 	s->room_ms = 0;
@@ -392,7 +401,7 @@ static void hello(struct broker *b, struct peer *p,
 		come_back(b, s, hello, known);
 	} else {
 		s->state = TMEM_LEASE_WAITING;
-		s->leased = s->target = 0;
+		s->leased = s->target = s->promised = 0;
 		s->until_ms = now_ms() + WAITING_MS + b->config->grace_ms;
 	}
 	note_stores(b);
@@ -439,7 +448,7 @@ static void released(struct broker *b, struct store *s,
 		peer_fail(b, s->peer, "RELEASED: more than its lease");
 		return;
 	}
-	s->leased = MAX(m->leased, s->reserved);
+	s->leased = MAX(m->leased, s->promised);
 	/* What it reported before is more than it holds now. */
 	s->report.held = MIN(s->report.held, s->leased);
 	s->report.fixed = MIN(s->report.fixed, s->report.held);
@@ -450,6 +459,64 @@ static void released(struct broker *b, struct store *s,
 		recall_done(b, s);
 	}
 	plan_want(b);
+}
+
+/* Not so: the reservation is what was promised. */
+static void disagree(struct broker *b, struct store *s)
+{
+	s->reserved = s->promised;
+	s->say_agreed = true;
+	b->counters.refused++;
+	report_some(&s->limiter, s->name, "refused: %s", s->why_not);
+}
+
+void store_promised(struct store *s)
+{
+	if (s->promised == s->reserved)
+		return;
+	s->promised = s->reserved;
+	s->say_agreed = s->state == TMEM_LEASE_ADMITTED;
+}
+
+/*
+ * A reservation that has become larger is paid for by plan.c, as a new store's
+ * is: until then it is not promised.
+ */
+static void terms(struct broker *b, struct store *s,
+		  const struct tmem_lease_terms *m)
+{
+	const struct config_vm *vm = config_vm(b->config, s->name);
+
+	s->own_max = m->max;
+	s->own_weight = m->weight;
+	s->terms_number = m->number;
+	*s->why_not = 0;
+	s->say_agreed = false;
+	/* A name that is no longer in the configuration: no more than it has.
+	 */
+	if (m->reserved > s->promised && !vm)
+		snprintf(s->why_not, sizeof(s->why_not),
+			 "'%s': is no longer in %s", s->name,
+			 b->options.config);
+	else if (m->reserved > s->promised)
+		fits_reserved(b, s->name, m->reserved, vm, s, s->why_not);
+	if (*s->why_not)
+		disagree(b, s);
+	else
+		s->reserved = m->reserved;
+	store_limits(b, s);
+	if (s->reserved > s->leased) {
+		s->reserve_until_ms =
+			now_ms() + WAITING_MS + b->config->grace_ms;
+	} else if (!*s->why_not) {
+		s->promised = s->reserved;
+		s->say_agreed = true;
+		/* It is not to come down to less than it is promised now. */
+		if (s->target < s->reserved)
+			plan_recall(b, s, s->reserved);
+	}
+	plan_want(b);
+	store_tell(b, s);
 }
 
 void store_message(struct broker *b, struct peer *p,
@@ -473,6 +540,9 @@ void store_message(struct broker *b, struct peer *p,
 		s->wanted = m->want.bytes;
 		plan_want(b);
 		break;
+	case TMEM_LEASE_TERMS:
+		terms(b, s, &m->terms);
+		break;
 	default:
 		released(b, s, &m->released);
 		break;
@@ -492,44 +562,93 @@ static void fill_welcome(struct broker *b, struct store *s,
 	m->report_ms = b->config->report_ms;
 }
 
+static void fill_lease(struct broker *b, struct store *s,
+		       union tmem_lease_message *m)
+{
+	tmem_lease_begin(m, s->say);
+	switch (s->say) {
+	case TMEM_LEASE_WELCOME:
+		fill_welcome(b, s, &m->welcome);
+		break;
+	case TMEM_LEASE_GRANT:
+		m->grant.serial = s->serial;
+		m->grant.leased = s->leased;
+		break;
+	default:
+		m->recall.serial = s->serial;
+		m->recall.leased = s->target;
+		m->recall.deadline_ms =
+			s->deadline_ms - MIN(s->deadline_ms, now_ms());
+		break;
+	}
+}
+
+static void fill_agreed(struct store *s, struct tmem_lease_agreed *m)
+{
+	m->reserved = s->promised;
+	m->max = s->max;
+	m->number = s->terms_number;
+	strcpy(m->text, s->why_not);
+}
+
+/* The next thing that it has not been told, in @m.  False: there is none. */
+static bool next_word(struct broker *b, struct store *s,
+		      union tmem_lease_message *m)
+{
+	if (s->say) {
+		fill_lease(b, s, m);
+	} else if (s->state != TMEM_LEASE_ADMITTED) {
+		return false;
+	} else if (s->say_agreed) {
+		tmem_lease_begin(m, TMEM_LEASE_AGREED);
+		fill_agreed(s, &m->agreed);
+	} else if (s->backoff != b->backoff.level) {
+		tmem_lease_begin(m, TMEM_LEASE_PRESSURE);
+		m->pressure.level = b->backoff.level;
+	} else {
+		return false;
+	}
+	return true;
+}
+
+/* It has been told. */
+static void word_sent(struct broker *b, struct store *s,
+		      const union tmem_lease_message *m)
+{
+	switch (m->header.type) {
+	case TMEM_LEASE_AGREED:
+		s->say_agreed = false;
+		break;
+	case TMEM_LEASE_PRESSURE:
+		s->backoff = m->pressure.level;
+		break;
+	case TMEM_LEASE_WELCOME:
+		histogram_add(&b->welcome, now_ms() - s->hello_ms);
+		/* Perhaps recalled before it could be told what from. */
+		s->say = s->target < s->leased ? TMEM_LEASE_RECALL : 0;
+		break;
+	default:
+		s->say = 0;
+		break;
+	}
+}
+
 /*
  * There is no queue: of a lease only the last word counts, so a store that does
- * not read costs one message's room here, and hears the last one.
+ * not read costs no room here, and hears the last one.
  */
 void store_tell(struct broker *b, struct store *s)
 {
 	union tmem_lease_message m;
-	int error;
+	int error = 0;
 
-	if (!s->peer || !s->say)
-		return;
-	tmem_lease_begin(&m, s->say);
-	switch (s->say) {
-	case TMEM_LEASE_WELCOME:
-		fill_welcome(b, s, &m.welcome);
-		break;
-	case TMEM_LEASE_GRANT:
-		m.grant.serial = s->serial;
-		m.grant.leased = s->leased;
-		break;
-	default:
-		m.recall.serial = s->serial;
-		m.recall.leased = s->target;
-		m.recall.deadline_ms =
-			s->deadline_ms - MIN(s->deadline_ms, now_ms());
-		break;
+	while (s->peer && !error && next_word(b, s, &m)) {
+		error = tmem_lease_send(s->peer->fd, &m);
+		if (!error)
+			word_sent(b, s, &m);
 	}
-	error = tmem_lease_send(s->peer->fd, &m);
-	if (!error && s->say == TMEM_LEASE_WELCOME)
-		histogram_add(&b->welcome, now_ms() - s->hello_ms);
-	if (!error && s->say == TMEM_LEASE_WELCOME && s->target < s->leased) {
-		/* Recalled before it could be told what from. */
-		s->say = TMEM_LEASE_RECALL;
-		store_tell(b, s);
+	if (!s->peer)
 		return;
-	}
-	if (!error)
-		s->say = 0;
 	if (error && error != -EAGAIN)
 		peer_close(b, s->peer);
 	else
@@ -569,8 +688,21 @@ static void recall_overdue(struct broker *b, struct store *s, uint64_t now)
 	}
 }
 
+/* Its reservation was waited for in vain: @why. */
+static void not_paid(struct broker *b, const struct store *s,
+		     char why[TMEM_LEASE_TEXT_SIZE])
+{
+	snprintf(why, TMEM_LEASE_TEXT_SIZE,
+		 "'%s': its reservation takes %llu bytes, and of the host's "
+		 "limit of %llu other stores have %llu that they did not "
+		 "release",
+		 s->name, (ull)s->reserved, (ull)b->config->limit,
+		 (ull)(leases_sum(b) - s->leased));
+}
+
 static uint64_t store_tick(struct broker *b, struct store *s, uint64_t now)
 {
+	char why[TMEM_LEASE_TEXT_SIZE];
 	uint64_t next = UINT64_MAX;
 
 	if (s->state != TMEM_LEASE_ADMITTED) {
@@ -580,14 +712,18 @@ static uint64_t store_tick(struct broker *b, struct store *s, uint64_t now)
 			store_remove(b, s);
 			return UINT64_MAX;
 		} else {
-			peer_refuse(b, s->peer, s->name,
-				    "'%s': its reservation takes %llu bytes, "
-				    "and of the host's limit of %llu other "
-				    "stores have %llu that they did not "
-				    "release",
-				    s->name, (ull)s->reserved,
-				    (ull)b->config->limit, (ull)leases_sum(b));
+			not_paid(b, s, why);
+			peer_refuse(b, s->peer, s->name, "%s", why);
 			return UINT64_MAX;
+		}
+	}
+	if (s->reserved > s->promised && s->state == TMEM_LEASE_ADMITTED) {
+		if (now < s->reserve_until_ms) {
+			next = s->reserve_until_ms;
+		} else {
+			not_paid(b, s, s->why_not);
+			disagree(b, s);
+			store_tell(b, s);
 		}
 	}
 	if (s->deadline_ms && now >= s->deadline_ms)

@@ -195,6 +195,7 @@ struct tmem_store {
 	pthread_mutex_t lock;
 	struct list tenants, dead;
 	uint64_t max_bytes;
+	atomic_uint least_pressure; /* tmem_store_set_pressure() */
 	atomic_uint_fast64_t held_peak, draining_pages;
 	struct headroom headroom;
 	struct recompress recompress;

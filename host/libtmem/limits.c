@@ -434,6 +434,7 @@ void tmem_tenant_get_limits(struct tmem_tenant *tenant,
 unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant)
 {
 	uint64_t committed, all, max, held;
+	unsigned int pressure = 0;
 	struct tmem_store *store;
 
 	CHECK_TENANT(tenant);
@@ -449,7 +450,18 @@ unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant)
 	if (headroom_short(&store->headroom, all))
 		return 3;
 	if (atomic_load(&tenant->refused))
-		return 2;
-	return committed > max - max / 8 ||
-	       held / 7 > tenant->persistent_max / 8;
+		pressure = 2;
+	else if (committed > max - max / 8 ||
+		 held / 7 > tenant->persistent_max / 8)
+		pressure = 1;
+	return MAX(pressure, atomic_load(&store->least_pressure));
+}
+
+int tmem_store_set_pressure(struct tmem_store *store, unsigned int level)
+{
+	CHECK_STORE(store);
+	if (level > 2)
+		return -EINVAL;
+	atomic_store(&store->least_pressure, level);
+	return 0;
 }

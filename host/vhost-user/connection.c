@@ -240,6 +240,12 @@ void connection_wants_step(struct connection *c)
 		c->step_at = soon;
 }
 
+static void look_at_config(struct connection *c)
+{
+	if (tmem_server_config_changed(c->vm->server))
+		c->config_pending = true;
+}
+
 static void store_step(struct connection *c, uint64_t now)
 {
 	if (!c->step_at || now < c->step_at)
@@ -251,8 +257,7 @@ static void store_step(struct connection *c, uint64_t now)
 
 		c->step_at = due < 0 ? 0 : now + due * 1000000ull;
 	}
-	if (tmem_server_config_changed(c->vm->server))
-		c->config_pending = true;
+	look_at_config(c);
 }
 
 static void config_step(struct connection *c, uint64_t now)
@@ -317,7 +322,7 @@ static void poll_adapt(struct connection *c, uint64_t slept)
 
 /* ---------------------------------------------------------------- loop */
 
-#define FIXED_FDS 3
+#define FIXED_FDS 4
 
 static unsigned int fill_fds(struct connection *c, struct pollfd *fds)
 {
@@ -327,6 +332,7 @@ static unsigned int fill_fds(struct connection *c, struct pollfd *fds)
 	fds[1] = (struct pollfd){ .fd = c->vm->stop_fd, .events = POLLIN };
 	fds[2] = (struct pollfd){ .fd = c->deaf_until ? -1 : c->vm->listen_fd,
 				  .events = POLLIN };
+	fds[3] = (struct pollfd){ .fd = c->vm->changed_fd, .events = POLLIN };
 	for (unsigned int i = 0; i < c->num_rings; i++)
 		fds[n++] = (struct pollfd){
 			.fd = c->ring[i].watched ? c->ring[i].vq->kick_fd : -1,
@@ -397,6 +403,12 @@ static void handle_fds(struct connection *c, const struct pollfd *fds)
 	}
 	if (fds[2].revents && !fds[0].revents)
 		turn_away(c);
+	if (fds[3].revents) {
+		eventfd_t value;
+
+		eventfd_read(c->vm->changed_fd, &value);
+		look_at_config(c);
+	}
 	for (unsigned int i = 0; i < c->num_rings; i++)
 		if (fds[FIXED_FDS + i].revents)
 			drain_kick(c, &c->ring[i], fds[FIXED_FDS + i].revents);

@@ -148,6 +148,22 @@ static int catch_signals(void)
 	return fd;
 }
 
+/* Limits and pressure are the lease's matter, and a guest's that is idle. */
+static void process_lease(unsigned int num)
+{
+	static struct tmem_lease_info last;
+	struct tmem_lease_info info;
+
+	tmem_lease_process(lease);
+	tmem_lease_info(lease, &info);
+	if (info.leased == last.leased && info.target == last.target &&
+	    info.pressure == last.pressure)
+		return;
+	last = info;
+	for (unsigned int i = 0; i < num; i++)
+		eventfd_write(vms[i].changed_fd, 1);
+}
+
 /* Until a signal, or until nobody can connect any more. */
 static void wait_for_end(int signal_fd, int ended_fd)
 {
@@ -167,7 +183,7 @@ static void wait_for_end(int signal_fd, int ended_fd)
 		if (fds[2].revents)
 			stats_send(stats_fd, vms, num);
 		if (fds[3].revents)
-			tmem_lease_process(lease);
+			process_lease(num);
 	}
 }
 

@@ -90,6 +90,8 @@ static void print_lease(FILE *out, struct tmem_lease *lease)
 	print_member(out, "leased_bytes", info.leased);
 	print_member(out, "target_bytes", info.target);
 	print_member(out, "wanted_bytes", info.wanted);
+	print_member(out, "reserved_bytes", info.reserved);
+	print_member(out, "pressure", info.pressure);
 	print_member(out, "recalls", info.recalls);
 	fputc('}', out);
 }

@@ -7,8 +7,9 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <string.h>
-#include <sys/random.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -98,7 +99,10 @@ void vm_open(struct vm *vm, const struct options *options,
 		.listen_fd = -1,
 		.connected_fd = -1,
 		.stop_fd = stop_fd,
+		.changed_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
 	};
+	if (vm->changed_fd < 0)
+		fatal("eventfd: %s", strerror(errno));
 	open_tenant(vm);
 	config.tenant = vm->tenant;
 	/* What the last process has left is of its generation. */
@@ -130,6 +134,7 @@ void vm_close(struct vm *vm)
 		unlink(vm->name);
 	if (vm->listen_fd >= 0)
 		close(vm->listen_fd);
+	close(vm->changed_fd);
 	tmem_server_destroy(vm->server);
 	/* Whoever keeps its memory wants the pages; nobody else has it. */
 	tmem_tenant_detach(vm->tenant);

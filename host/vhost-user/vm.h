@@ -42,7 +42,9 @@ struct vm {
 	int listen_fd; /* -1: there is only the connection that we were given */
 	int connected_fd; /* that one; -1: there is none */
 	int stop_fd;	  /* polls readable when the process ends */
-	bool unlink;	  /* the socket's path is ours */
+	/* eventfd: limits or pressure have become others while no ring ran */
+	int changed_fd;
+	bool unlink; /* the socket's path is ours */
 	pthread_t thread;
 	struct vm_counters counters;
 	/* Lines that a VMM or its guest may cause. */

@@ -595,9 +595,18 @@ uint64_t tmem_tenant_persistent_raw(struct tmem_tenant *tenant);
 /*
  * How short of memory the tenant is, 0 .. 3, as VIRTIO_TMEM_PRESSURE_*: 0 none;
  * 1 more than 7/8 of a limit is used; 2 puts beyond the reservation are being
- * refused; 3 headroom is gone: any put may be.
+ * refused; 3 headroom is gone: any put may be.  Never less than what
+ * tmem_store_set_pressure() said.
  */
 unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant);
+
+/*
+ * What somebody who sees the whole host says of its memory: the least that
+ * tmem_tenant_pressure() is from now on, 0 .. 2 (only the store can tell that
+ * any put may be refused).  At first 0.  Whoever tells guests of pressure is to
+ * look again after the call.  -EINVAL: more than 2.
+ */
+int tmem_store_set_pressure(struct tmem_store *store, unsigned int level);
 
 /*
  * Walk all structures and compare them with one another and with the counters.

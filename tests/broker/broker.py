@@ -21,8 +21,8 @@ MIB = 1 << 20
 VERSION = 1
 NAME, TEXT = 64, 256
 
-HELLO, REPORT, WANT, RELEASED = 1, 2, 3, 4
-WELCOME, REFUSED, GRANT, RECALL = 16, 17, 18, 19
+HELLO, REPORT, WANT, RELEASED, TERMS = 1, 2, 3, 4, 5
+WELCOME, REFUSED, GRANT, RECALL, PRESSURE, AGREED = 16, 17, 18, 19, 20, 21
 STATUS, LIMITS, FREEZE, SHRINK = 32, 33, 34, 35
 HOST, STORE_INFO, DONE = 48, 49, 50
 WAITING, ADMITTED, ABSENT = 0, 1, 2
@@ -34,16 +34,19 @@ FIELDS = {
              "evictions pressure".split(), 4, 0),
     WANT: (["bytes"], 0, 0),
     RELEASED: (["serial", "leased"], 0, 0),
+    TERMS: ("reserved max weight number".split(), 4, 0),
     WELCOME: ("serial leased generation max chunk report_ms".split(), 2, 0),
     REFUSED: ([], 0, TEXT),
     GRANT: (["serial", "leased"], 0, 0),
     RECALL: (["serial", "leased", "deadline_ms"], 0, 0),
+    PRESSURE: (["level"], 0, 0),
+    AGREED: ("reserved max number".split(), 2, TEXT),
     STATUS: ([], 0, 0),
     LIMITS: (["max", "weight"], 0, NAME),
     FREEZE: (["frozen"], 0, NAME),
     SHRINK: (["bytes"], 0, NAME),
     HOST: ("generation limit budget leased reserved held available headroom pressure grace_ms "
-           "stores peers grants recalls overdue refused lies bad throttled".split(), 8, 0),
+           "stores peers grants recalls overdue refused lies bad throttled backoff".split(), 7, 0),
     STORE_INFO: ("pid uid state frozen reserved max weight benefit leased target wanted evidence "
                  "held fixed reclaimable persistent_raw ephemeral_raw stored puts gets misses "
                  "refused evictions pressure".split(), 8, NAME),
@@ -145,7 +148,7 @@ class FakeStore(Peer):
     def __init__(self, broker, name, reserved=MIB, wait=True, **more):
         super().__init__(broker.socket)
         self.name, self.reserved = name, reserved
-        self.serial, self.leased, self.target = 0, 0, 0
+        self.serial, self.leased, self.target, self.pressure = 0, 0, 0, 0
         self.refused = None
         self.say(HELLO, name, **{"reserved": reserved, "leased": reserved, **more})
         if wait:
@@ -162,6 +165,8 @@ class FakeStore(Peer):
             self.target = values["leased"]
         elif kind == REFUSED:
             self.refused = values["text"]
+        elif kind == PRESSURE:
+            self.pressure = values["level"]
         self.serial = values.get("serial", self.serial)
         return message
 

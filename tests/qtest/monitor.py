@@ -29,24 +29,30 @@ def finish():
     sys.exit(failed)
 
 
-def command(options, machine="q35"):
-    return [QEMU, "-M", machine, "-accel", "tcg", "-display", "none", "-nodefaults", "-S", *options]
+def command(options, machine="q35", accel="tcg"):
+    return [QEMU, "-M", machine, "-accel", accel, "-display", "none", "-nodefaults", "-S", *options]
 
 
 class Monitor:
-    """A QEMU with a monitor on its standard input and output."""
+    """A QEMU with a monitor on its standard input and output.  quiet: what else it says is
+    no mistake."""
 
-    def __init__(self, options, machine="q35"):
-        self.process = subprocess.Popen(command(options + ["-qmp", "stdio"], machine),
+    def __init__(self, options, machine="q35", accel="tcg", quiet=False):
+        self.quiet = quiet
+        self.process = subprocess.Popen(command(options + ["-qmp", "stdio"], machine, accel),
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, text=True)
-        self.process.stdout.readline()
+        self.reply("QMP")
         self("qmp_capabilities")
 
     def __call__(self, name, **arguments):
         """The reply: {"return": …} or {"error": …}."""
         self.process.stdin.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
         self.process.stdin.flush()
+        return self.reply("return", "error")
+
+    def reply(self, *members):
+        """The next message with one of these members."""
         while True:
             line = self.process.stdout.readline()
             if not line:
@@ -54,8 +60,10 @@ class Monitor:
             try:
                 reply = json.loads(line)
             except ValueError as error:
+                if self.quiet:
+                    continue
                 raise RuntimeError(f"QEMU says: {line}") from error
-            if "event" not in reply:
+            if any(member in reply for member in members):
                 return reply
 
     def get(self, path, name):

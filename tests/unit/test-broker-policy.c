@@ -458,6 +458,68 @@ static void stalls_take_from_what_is_held(void **state)
 	assert_int_equal(b.budget, host.held - host.held / 20);
 }
 
+/* -------------------------------------------------------------- back-off */
+
+/* Guests are told when recalls did not help, and not before. */
+static void guests_are_told_last(void **state)
+{
+	struct policy_host host = host_with(GIB / 2),
+			   calm = host_with(20 * GIB);
+	struct policy_backoff b = { 0 };
+
+	policy_backoff_next(&b, &host, false, 0);
+	assert_int_equal(b.level, 0);
+	policy_backoff_next(&b, &host, false, BACKOFF_MS - 1);
+	assert_int_equal(b.level, 0);
+	policy_backoff_next(&b, &host, false, 1);
+	assert_int_equal(b.level, 1);
+	/* There is still something to recall. */
+	policy_backoff_next(&b, &host, false, 60000);
+	assert_int_equal(b.level, 1);
+	policy_backoff_next(&b, &host, true, 1);
+	assert_int_equal(b.level, 2);
+	policy_backoff_next(&b, &host, true, 60000);
+	assert_int_equal(b.level, 2);
+	/* A moment's shortage that a recall mends is none of the guests'. */
+	b = (struct policy_backoff){ 0 };
+	policy_backoff_next(&b, &host, false, 0);
+	policy_backoff_next(&b, &calm, false, BUDGET_CALM_MS);
+	policy_backoff_next(&b, &host, false, BACKOFF_MS);
+	assert_int_equal(b.level, 0);
+	/* Nothing to recall in the first place. */
+	b = (struct policy_backoff){ 0 };
+	policy_backoff_next(&b, &host, true, 0);
+	assert_int_equal(b.level, 1);
+	policy_backoff_next(&b, &host, true, BACKOFF_MS);
+	assert_int_equal(b.level, 2);
+}
+
+/* One level after each time of calm, which any shortage begins anew. */
+static void guests_are_told_slowly_of_calm(void **state)
+{
+	struct policy_host host = host_with(GIB / 2),
+			   calm = host_with(20 * GIB);
+	struct policy_backoff b = { .level = 2 };
+
+	policy_backoff_next(&b, &calm, false, BUDGET_CALM_MS - 1);
+	assert_int_equal(b.level, 2);
+	policy_backoff_next(&b, &host, false, 1);
+	policy_backoff_next(&b, &calm, false, BUDGET_CALM_MS - 1);
+	assert_int_equal(b.level, 2);
+	policy_backoff_next(&b, &calm, false, 1);
+	assert_int_equal(b.level, 1);
+	policy_backoff_next(&b, &calm, false, BUDGET_CALM_MS - 1);
+	assert_int_equal(b.level, 1);
+	policy_backoff_next(&b, &calm, false, 1);
+	assert_int_equal(b.level, 0);
+	policy_backoff_next(&b, &calm, false, BUDGET_CALM_MS);
+	assert_int_equal(b.level, 0);
+	/* Tasks that wait are as good as a headroom that is gone. */
+	calm.stalled = true;
+	policy_backoff_next(&b, &calm, true, 1);
+	assert_int_equal(b.level, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -480,6 +542,8 @@ int main(void)
 		cmocka_unit_test(budget_follows_the_host),
 		cmocka_unit_test(budget_comes_back_slowly),
 		cmocka_unit_test(stalls_take_from_what_is_held),
+		cmocka_unit_test(guests_are_told_last),
+		cmocka_unit_test(guests_are_told_slowly_of_calm),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,7 +38,7 @@ static uint64_t number;
 
 #define STORES(do)                                                                                                                              \
 	do                                                                                                                                      \
-	(tmem_store_destroy, (h->store)) do(tmem_store_set_max, (h->store, MIB)) do(tmem_step, (h->store, 1)) do(                               \
+	(tmem_store_destroy, (h->store)) do(tmem_store_set_pressure, (h->store, 1)) do(tmem_store_set_max, (h->store, MIB)) do(tmem_step, (h->store, 1)) do(                               \
 		tmem_shrink,                                                                                                                    \
 		(h->store,                                                                                                                      \
 		 1)) do(tmem_tenant_open,                                                                                                       \

@@ -484,6 +484,33 @@ static void pressure_ends(void **state)
 	fixture_close(&f);
 }
 
+/* What is said of the host is the least that there is, and no more than that.
+ */
+static void pressure_from_outside(void **state)
+{
+	struct fixture f;
+
+	open_in_cgroup(&f, 64 * MIB);
+	assert_int_equal(tmem_tenant_pressure(f.tenant), 0);
+	for (unsigned int level = 0; level <= 2; level++) {
+		assert_int_equal(tmem_store_set_pressure(f.store, level), 0);
+		assert_int_equal(tmem_tenant_pressure(f.tenant), level);
+	}
+	assert_int_equal(tmem_store_set_pressure(f.store, 3), -EINVAL);
+	assert_int_equal(tmem_tenant_pressure(f.tenant), 2);
+	/* Its own is more. */
+	fake("memory.current", "%lu\n", 255 * MIB);
+	assert_int_equal(put(&f, 0, 1, 0, 3), TMEM_PAGE_REFUSED);
+	assert_int_equal(tmem_tenant_pressure(f.tenant), 3);
+	fake("memory.current", "%lu\n", 64 * MIB);
+	usleep(10000);
+	tmem_step(f.store, 100);
+	assert_int_equal(tmem_tenant_pressure(f.tenant), 2);
+	assert_int_equal(tmem_store_set_pressure(f.store, 0), 0);
+	assert_int_equal(tmem_tenant_pressure(f.tenant), 0);
+	fixture_close(&f);
+}
+
 /* --------------------------------------------------------- locked memory */
 
 /* Exit status: of a put by a user who may lock @bytes; 98: no tenant. */
@@ -577,6 +604,7 @@ int main(void)
 		cmocka_unit_test(index_asks_the_host),
 		cmocka_unit_test(hugetlb_pages_are_resident),
 		cmocka_unit_test(pressure_ends),
+		cmocka_unit_test(pressure_from_outside),
 		cmocka_unit_test(what_cannot_be_locked_is_refused),
 	};
 

@@ -7,7 +7,7 @@
  * Devices attach to it and become its tenants; what the store does, with
  * pages and with limits, is libtmem's affair.
  *
- * All functions are called with the BQL held.
+ * All functions are called with the BQL held, but for tmem_store_poke().
  */
 
 #ifndef SYSTEM_TMEM_STORE_H
@@ -29,6 +29,9 @@ OBJECT_DECLARE_SIMPLE_TYPE(TmemStore, TMEM_STORE)
 #define TMEM_STORE_HOST_HEADROOM_PROP   "host-headroom"
 #define TMEM_STORE_RECOMPRESS_PROP      "recompress"
 #define TMEM_STORE_RECOMPRESS_AFTER_PROP "recompress-after"
+#define TMEM_STORE_LEASE_PROP           "lease"
+#define TMEM_STORE_LEASE_NAME_PROP      "lease-name"
+#define TMEM_STORE_WEIGHT_PROP          "weight"
 #define TMEM_STORE_LOCK_PROP            "lock"
 #define TMEM_STORE_PARANOID_PROP        "paranoid"
 #define TMEM_STORE_FROZEN_PROP          "frozen"
@@ -59,8 +62,15 @@ void tmem_store_detach(TmemStore *store, TmemStoreUser *user);
 /* The library's store; not NULL while anybody is attached. */
 struct tmem_store *tmem_store_get(TmemStore *store);
 
+/* Its devices have made requests.  Any thread, while one is attached. */
+void tmem_store_poke(TmemStore *store);
+
 /* Properties for a store that keeps @reserved bytes of one guest. */
 void tmem_store_set_defaults(TmemStore *store, uint64_t reserved);
+
+/* Visit the store's statistics, and what a broker leases to it. */
+bool tmem_store_visit_stats(TmemStore *store, Visitor *v, const char *name,
+                            Error **errp);
 
 /* Visit the members of @stats; for QOM properties. */
 bool tmem_stats_visit(Visitor *v, const char *name,

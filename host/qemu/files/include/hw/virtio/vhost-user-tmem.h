@@ -11,6 +11,7 @@
 #include "hw/virtio/vhost.h"
 #include "hw/virtio/vhost-user.h"
 #include "hw/virtio/virtio.h"
+#include "hw/virtio/virtio-tmem-common.h"
 #include "qom/object.h"
 #include "virtio_tmem.h"
 
@@ -43,7 +44,7 @@ struct VHostUserTMEM {
     bool started;                   /* it serves the queues */
     /* The machine was reset while no back end was there to be told */
     bool reset_pending;
-    Object *system_reset;
+    VirtioTmemResetHook *system_reset;
     Error *blocker;
 };
 

@@ -19,10 +19,13 @@ char *virtio_tmem_make_name(DeviceState *dev);
  * System resets end all pools: the memory that the pages belonged to is gone.
  * Device resets do not, so they need an object of their own to be told apart.
  * @reset is called, with the BQL held, after each reset of the machine but a
- * wake-up, until the object returned is unregistered.
+ * wake-up, until what is returned is unregistered, which
+ * may be in the middle of a reset.
  */
-Object *virtio_tmem_register_system_reset(void (*reset)(void *opaque),
-                                          void *opaque);
-void virtio_tmem_unregister_system_reset(Object *obj);
+typedef struct VirtioTmemResetHook VirtioTmemResetHook;
+VirtioTmemResetHook *virtio_tmem_register_system_reset(
+                                            void (*reset)(void *opaque),
+                                            void *opaque);
+void virtio_tmem_unregister_system_reset(VirtioTmemResetHook *hook);
 
 #endif /* HW_VIRTIO_TMEM_COMMON_H */

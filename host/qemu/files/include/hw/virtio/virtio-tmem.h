@@ -8,6 +8,7 @@
 #define HW_VIRTIO_TMEM_H
 
 #include "hw/virtio/virtio.h"
+#include "hw/virtio/virtio-tmem-common.h"
 #include "migration/misc.h"
 #include "qom/object.h"
 #include "system/iothread.h"
@@ -97,7 +98,7 @@ struct VirtIOTMEM {
     int64_t config_last_ms;
 
     VMChangeStateEntry *change;
-    Object *system_reset;
+    VirtioTmemResetHook *system_reset;
 
     /* What travels */
     struct {
