@@ -538,6 +538,7 @@ bool tmem_stats_visit(Visitor *v, const char *name,
         { "io-errors", stats->io_errors },
         { "flushes", stats->flushes },
         { "evictions", stats->evictions },
+        { "refaults", stats->refaults },
     };
     bool ok = visit_start_struct(v, name, NULL, 0, errp);
 

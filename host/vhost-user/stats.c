@@ -42,6 +42,7 @@ static const struct field {
 	FIELD(io_errors),
 	FIELD(flushes),
 	FIELD(evictions),
+	FIELD(refaults),
 };
 
 static void print_member(FILE *out, const char *name, uint64_t value)
