@@ -75,12 +75,10 @@ static struct json_object *next_object(struct source *s, const char *waiting,
 	}
 }
 
-static int send_object(struct source *s, struct json_object *object,
-		       struct why *why)
+static int send_text(struct source *s, const char *text, size_t length,
+		     struct why *why)
 {
-	size_t length, sent = 0;
-	const char *text = json_object_to_json_string_length(
-		object, JSON_C_TO_STRING_PLAIN, &length);
+	size_t sent = 0;
 
 	while (sent < length) {
 		ssize_t done =
@@ -94,6 +92,18 @@ static int send_object(struct source *s, struct json_object *object,
 			return fail(s, why, "QEMU does not read");
 	}
 	return 0;
+}
+
+static int send_object(struct source *s, struct json_object *object,
+		       struct why *why)
+{
+	size_t length;
+	const char *text = json_object_to_json_string_length(
+		object, JSON_C_TO_STRING_PLAIN, &length);
+
+	return send_text(s, text, length, why) || send_text(s, "\n", 1, why)
+		       ? -1
+		       : 0;
 }
 
 /* Events come in between. */

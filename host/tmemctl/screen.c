@@ -26,8 +26,10 @@
 
 static struct {
 	bool open, colours;
-	bool raw;  /* stdin is a terminal, and not as it was */
-	bool keys; /* there may be some */
+	bool raw;	/* stdin is a terminal, and not as it was */
+	bool keys;	/* there may be some */
+	char typed[64]; /* keys; from @at to @length they are not taken yet */
+	size_t at, length;
 	int signal_fd;
 	struct termios before;
 } screen = { .signal_fd = -1 };
@@ -147,36 +149,40 @@ static enum screen_event take_signal(void)
 
 /* ------------------------------------------------------------------- keys */
 
-static enum screen_event take_keys(void)
+static void read_keys(void)
 {
-	char keys[64];
-	ssize_t length = read(STDIN_FILENO, keys, sizeof(keys));
+	ssize_t length = read(STDIN_FILENO, screen.typed, sizeof(screen.typed));
 
-	if (length <= 0) {
-		/* Nobody is there any more; signals still end it. */
-		screen.keys = length < 0 && errno == EINTR;
+	screen.at = 0;
+	screen.length = length > 0 ? length : 0;
+	/* Nobody is there any more; signals still end it. */
+	if (!length || (length < 0 && errno != EINTR))
+		screen.keys = false;
+}
+
+/* The next of what was typed; an arrow is three bytes. */
+static enum screen_event take_key(void)
+{
+	const char *at = screen.typed + screen.at;
+	size_t left = screen.length - screen.at;
+	char key = *at;
+
+	screen.at++;
+	if (key == '\033' && left >= 3 && at[1] == '[') {
+		screen.at += 2;
+		key = at[2] == 'A' ? 'k' : at[2] == 'B' ? 'j' : 0;
+	}
+	switch (key) {
+	case 'q':
+	case 'Q':
+		return SCREEN_QUIT;
+	case 'j':
+		return SCREEN_DOWN;
+	case 'k':
+		return SCREEN_UP;
+	default:
 		return SCREEN_NOTHING;
 	}
-	for (ssize_t i = 0; i < length; i++) {
-		char key = keys[i];
-
-		if (key == '\033' && i + 2 < length && keys[i + 1] == '[') {
-			key = keys[i + 2] == 'A'   ? 'k'
-			      : keys[i + 2] == 'B' ? 'j'
-						   : 0;
-			i += 2;
-		}
-		switch (key) {
-		case 'q':
-		case 'Q':
-			return SCREEN_QUIT;
-		case 'j':
-			return SCREEN_DOWN;
-		case 'k':
-			return SCREEN_UP;
-		}
-	}
-	return SCREEN_NOTHING;
 }
 
 enum screen_event screen_wait(int ms)
@@ -186,11 +192,14 @@ enum screen_event screen_wait(int ms)
 		{ .fd = screen.keys ? STDIN_FILENO : -1, .events = POLLIN },
 	};
 
+	if (screen.at < screen.length)
+		return take_key();
 	if (poll(fds, 2, ms) <= 0)
 		return SCREEN_NOTHING;
 	if (fds[0].revents)
 		return take_signal();
-	return take_keys();
+	read_keys();
+	return screen.length ? take_key() : SCREEN_NOTHING;
 }
 
 /* ----------------------------------------------------------------- canvas */

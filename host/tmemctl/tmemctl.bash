@@ -27,7 +27,7 @@ _tmemctl() {
 		case $word in
 		--broker=* | --qmp=* | --stats-path=*) sources+=("$word") ;;
 		-*) ;;
-		*) [[ $command ]] && ((names++)) || command=$word ;;
+		*) if [[ $command ]]; then names=$((names + 1)); else command=$word; fi ;;
 		esac
 	done
 	case $last in
