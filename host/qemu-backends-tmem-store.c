@@ -644,6 +644,7 @@ static bool tmem_stats_visit_members(Visitor *v,
         { "io-errors", stats->io_errors },
         { "flushes", stats->flushes },
         { "evictions", stats->evictions },
+        { "refaults", stats->refaults },
     };
     bool ok = true;
 

@@ -370,7 +370,7 @@ static const struct family families[] = {
 	  "All pages of the store, compressed.", GAUGE, OF_STORE(stored) },
 	{ "tmem_vm_puts_pages", "pages", "Pages that were stored.", COUNTER,
 	  OF_STORE(puts) },
-	{ "tmem_vm_gets_pages", "pages", "Pages that the guest asked for.",
+	{ "tmem_vm_gets_pages", "pages", "Pages that the guest got back.",
 	  COUNTER, OF_STORE(gets) },
 	{ "tmem_vm_misses_pages", "pages",
 	  "Pages that the guest asked for and that were not there.", COUNTER,
@@ -380,6 +380,10 @@ static const struct family families[] = {
 	{ "tmem_vm_evicted_pages", "pages",
 	  "Ephemeral pages that were dropped for others.", COUNTER,
 	  OF_STORE(evictions) },
+	{ "tmem_vm_refaulted_pages", "pages",
+	  "Misses of pages that were dropped lately: more memory would have "
+	  "kept them.",
+	  COUNTER, OF_STORE(refaults) },
 };
 
 #define NUM_FAMILIES (sizeof(families) / sizeof(families[0]))

@@ -106,12 +106,10 @@ static void look_at_host(struct broker *b, uint64_t now)
 
 /* ---------------------------------------------------------------- policy */
 
-/* What has become of its bytes is told by counts, of which it has two kinds. */
+/* What has become of its bytes, and what would have become of more. */
 static uint64_t useful(const struct tmem_lease_report *r)
 {
-	uint64_t hits = r->gets - MIN(r->gets, r->misses);
-
-	return hits + r->refused + MIN(r->misses, r->evictions);
+	return r->gets + r->refused + r->refaults;
 }
 
 static void describe(struct broker *b, struct store *s, uint64_t now,

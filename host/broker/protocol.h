@@ -179,12 +179,13 @@ struct tmem_lease_report {
 	uint64_t ephemeral_raw;
 	uint64_t stored;
 	uint64_t puts;
-	uint64_t gets;
-	uint64_t misses; /* of the gets */
+	uint64_t gets; /* that found their page */
+	uint64_t misses;
 	uint64_t refused;
 	uint64_t evictions;
 	uint64_t pressure; /* tmem_tenant_pressure(), 0 .. 3 */
-	uint64_t spare[4];
+	uint64_t refaults; /* of the misses: pages that were evicted lately */
+	uint64_t spare[3];
 };
 
 /*
@@ -370,7 +371,8 @@ struct tmem_lease_store {
 	uint64_t refused;
 	uint64_t evictions;
 	uint64_t pressure;
-	uint64_t spare[8];
+	uint64_t refaults;
+	uint64_t spare[7];
 	char name[TMEM_LEASE_NAME_SIZE];
 };
 

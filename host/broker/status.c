@@ -71,6 +71,7 @@ void status_fill_store(const struct store *s, struct tmem_lease_store *m)
 	m->refused = s->report.refused;
 	m->evictions = s->report.evictions;
 	m->pressure = s->report.pressure;
+	m->refaults = s->report.refaults;
 }
 
 /* The first store after @name: one may have gone since the last was sent. */

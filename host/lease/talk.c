@@ -402,6 +402,7 @@ static void fill_report(struct tmem_lease *l, const struct tmem_stats *stats,
 	r->refused = stats->puts_refused_limit + stats->puts_refused_memory +
 		     stats->puts_refused_headroom;
 	r->evictions = stats->evictions;
+	r->refaults = stats->refaults;
 	r->pressure = pressure_of(l);
 }
 

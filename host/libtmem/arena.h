@@ -147,6 +147,7 @@ struct chunk {
 
 struct tmem_leaf;
 struct tmem_object;
+struct tmem_pool;
 
 /* @fd: index and data of an arena to adopt, which become its; or NULL. */
 int arena_init(struct arena *arena, struct tmem_tenant *tenant, bool persistent,
@@ -208,6 +209,11 @@ unsigned int evict_queue(struct tmem_object *object, uint64_t index,
 			 tmem_handle old);
 /* An exclusive get took the page, which is about to be freed. */
 void evict_note_taken(struct tmem_object *object, uint64_t index);
+/*
+ * A get missed the page: was it evicted lately?  @seed: codec_seed() of its
+ * object, which may be gone.
+ */
+bool evict_lost(struct tmem_pool *pool, uint32_t seed, uint64_t index);
 /* Is the span among the older half of its queue?  arena->lock held. */
 bool span_old(struct arena *arena, struct span *span);
 /* The spans of a queue are added to @spans, their descriptors to @metadata. */

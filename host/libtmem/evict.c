@@ -54,13 +54,18 @@ size_t ghost_bytes(const struct arena *arena)
 }
 
 /* What a page is called among the lost; two may have the same name. */
-static uint64_t ghost_key(struct tmem_object *object, uint64_t index)
+static uint64_t ghost_key_of(uint32_t seed, uint64_t index)
 {
-	uint64_t h = codec_seed(object->pool->id, object->id) + (index << 32);
+	uint64_t h = seed + (index << 32);
 
 	h = (h ^ index >> 32) * 0x9e3779b97f4a7c15ull;
 	h = (h ^ h >> 30) * 0xbf58476d1ce4e5b9ull;
 	return h ^ h >> 31;
+}
+
+static uint64_t ghost_key(struct tmem_object *object, uint64_t index)
+{
+	return ghost_key_of(codec_seed(object->pool->id, object->id), index);
 }
 
 /* Where @key would be: behind the descriptors of a group.  arena->lock held. */
@@ -102,6 +107,14 @@ static void ghost_add(struct arena *arena, uint64_t key, bool taken)
 	*word = *word << 16 | ghost_mark(key);
 }
 
+static bool word_has(uint64_t word, uint16_t mark)
+{
+	for (unsigned int shift = 0; shift < 64; shift += 16)
+		if ((uint16_t)(word >> shift) == mark)
+			return true;
+	return false;
+}
+
 static bool word_forget(uint64_t *word, uint16_t mark)
 {
 	for (unsigned int shift = 0; shift < 64; shift += 16) {
@@ -122,6 +135,24 @@ static bool ghost_forget(struct arena *arena, uint64_t key)
 	return ghost &&
 	       (word_forget(ghost_word(ghost->lost, LOST_WORDS, key), mark) ||
 		word_forget(ghost_word(ghost->taken, TAKEN_WORDS, key), mark));
+}
+
+bool evict_lost(struct tmem_pool *pool, uint32_t seed, uint64_t index)
+{
+	struct arena *arena = pool->arena;
+	uint64_t key = ghost_key_of(seed, index);
+	struct ghost *ghost;
+	bool lost;
+
+	/* Most misses are of stores that have room. */
+	if (!atomic_load_explicit(&pool->count.evictions, memory_order_relaxed))
+		return false;
+	pthread_mutex_lock(&arena->lock);
+	ghost = ghost_of(arena, key);
+	lost = ghost && word_has(*ghost_word(ghost->lost, LOST_WORDS, key),
+				 ghost_mark(key));
+	pthread_mutex_unlock(&arena->lock);
+	return lost;
 }
 
 /* ----------------------------------------------------------------- queues */

@@ -97,7 +97,8 @@ struct pool_counters {
 		recompressed;
 	atomic_uint_fast64_t puts, refused_limit, refused_memory,
 		refused_headroom;
-	atomic_uint_fast64_t gets, misses, io_errors, flushes, evictions;
+	atomic_uint_fast64_t gets, misses, refaults, io_errors, flushes,
+		evictions;
 };
 
 /* Where clock.c goes on in a pool. */

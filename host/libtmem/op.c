@@ -527,6 +527,14 @@ static int decode(struct tmem_ctx *ctx, uint64_t index, tmem_handle handle,
 			    page, size);
 }
 
+/* Its owner goes to a disk now, which takes longer than to ask the ghost. */
+static void count_miss(struct tmem_pool *pool, uint32_t seed, uint64_t index)
+{
+	atomic_fetch_add(&pool->count.misses, 1);
+	if (!pool->arena->persistent && evict_lost(pool, seed, index))
+		atomic_fetch_add(&pool->count.refaults, 1);
+}
+
 static int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool,
 		  struct tmem_op *op)
 {
@@ -549,7 +557,7 @@ static int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool,
 			      i + 1 < op->count);
 		if (handle == HANDLE_EMPTY) {
 			result->status = TMEM_PAGE_MISS;
-			atomic_fetch_add(&pool->count.misses, 1);
+			count_miss(pool, ctx->seed, op->index + i);
 			cursor_skip(&at, size);
 			continue;
 		}

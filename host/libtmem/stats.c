@@ -36,6 +36,7 @@ static void stats_add(struct tmem_stats *stats, struct pool_counters *count,
 	stats->io_errors += atomic_load(&count->io_errors);
 	stats->flushes += atomic_load(&count->flushes);
 	stats->evictions += atomic_load(&count->evictions);
+	stats->refaults += atomic_load(&count->refaults);
 }
 
 static void tenant_stats_add(struct tmem_tenant *tenant,

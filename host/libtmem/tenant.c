@@ -423,6 +423,7 @@ static void counters_move(struct pool_counters *to, struct pool_counters *from)
 	MOVE(io_errors);
 	MOVE(flushes);
 	MOVE(evictions);
+	MOVE(refaults);
 #undef MOVE
 }
 

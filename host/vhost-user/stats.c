@@ -42,6 +42,7 @@ static const struct field {
 	FIELD(io_errors),
 	FIELD(flushes),
 	FIELD(evictions),
+	FIELD(refaults),
 };
 
 static void print_member(FILE *out, const char *name, uint64_t value)
@@ -96,6 +97,17 @@ static void print_lease(FILE *out, struct tmem_lease *lease)
 	fputc('}', out);
 }
 
+static void print_limits(FILE *out, struct tmem_tenant *tenant)
+{
+	struct tmem_limits limits;
+
+	tmem_tenant_get_limits(tenant, &limits);
+	print_member(out, "pressure", tmem_tenant_pressure(tenant));
+	print_member(out, "persistent_reserved", limits.persistent_reserved);
+	print_member(out, "persistent_max", limits.persistent_max);
+	print_member(out, "ephemeral_max", limits.ephemeral_max);
+}
+
 static void print_vm(FILE *out, struct vm *vm)
 {
 	struct tmem_server_stats server;
@@ -116,6 +128,7 @@ static void print_vm(FILE *out, struct vm *vm)
 	print_member(out, "broken", read_counter(&vm->counters.broken));
 	print_member(out, "bad_requests", server.bad_requests);
 	print_member(out, "bad_chains", server.bad_chains);
+	print_limits(out, vm->tenant);
 	print_stats(out, &stats);
 	fputc('}', out);
 }

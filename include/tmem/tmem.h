@@ -567,11 +567,18 @@ struct tmem_stats {
 	uint64_t puts_refused_limit;	/* a limit of the tenant or store */
 	uint64_t puts_refused_memory;	/* an allocation failed */
 	uint64_t puts_refused_headroom; /* host or cgroup nearly full */
-	uint64_t gets;
+	uint64_t gets; /* that found their page */
 	uint64_t misses;
 	uint64_t io_errors; /* gets of damaged pages: TMEM_PAGE_IO */
 	uint64_t flushes;
 	uint64_t evictions;
+	/*
+	 * Of the misses, those of pages that were evicted lately: what more
+	 * memory would have kept.  At least so many, for a store remembers one
+	 * lost page for each 4 KiB that ephemeral pages take, and none of those
+	 * that it lost after they had been got.
+	 */
+	uint64_t refaults;
 	/*
 	 * Of the whole store, in nanoseconds; 0 of a tenant or pool: CPU time of
 	 * tmem_step(), and what of it recompression took.

@@ -31,7 +31,7 @@ WAITING, ADMITTED, ABSENT = 0, 1, 2
 FIELDS = {
     HELLO: ("flags reserved max weight leased held fixed generation".split(), 4, NAME),
     REPORT: ("held fixed reclaimable persistent_raw ephemeral_raw stored puts gets misses refused "
-             "evictions pressure".split(), 4, 0),
+             "evictions pressure refaults".split(), 3, 0),
     WANT: (["bytes"], 0, 0),
     RELEASED: (["serial", "leased"], 0, 0),
     TERMS: ("reserved max weight number".split(), 4, 0),
@@ -49,7 +49,7 @@ FIELDS = {
            "stores peers grants recalls overdue refused lies bad throttled backoff".split(), 7, 0),
     STORE_INFO: ("pid uid state frozen reserved max weight benefit leased target wanted evidence "
                  "held fixed reclaimable persistent_raw ephemeral_raw stored puts gets misses "
-                 "refused evictions pressure".split(), 8, NAME),
+                 "refused evictions pressure refaults".split(), 7, NAME),
     DONE: ([], 0, 0),
 }
 

@@ -161,6 +161,52 @@ static void lost_pages_are_known(void **state)
 	fixture_close(&f);
 }
 
+static uint64_t refaults_of_hot(struct fixture *f)
+{
+	uint64_t before = stats_of(f).refaults;
+
+	get_hot(f);
+	return stats_of(f).refaults - before;
+}
+
+/* What was lost lately and is missed is what more memory would have kept. */
+static void refaults_are_counted(void **state)
+{
+	struct fixture f;
+	uint64_t next;
+
+	open_full(&f, &next);
+	/* Never there, or gone before there was an end to what was lost. */
+	assert_in_range(refaults_of_hot(&f), 0, 1);
+	put_hot(&f);
+	scan(&f, &next, 700);
+	/* Each time: none of these would have been a miss. */
+	for (unsigned int i = 0; i < 2; i++)
+		assert_in_range(refaults_of_hot(&f), HOT * 90 / 100, HOT);
+	put_hot(&f);
+	assert_int_equal(refaults_of_hot(&f), 0);
+	/* What its owner has taken was not lost. */
+	for (uint64_t n = 0; n < HOT; n++)
+		assert_true(take_page(&f, n));
+	assert_in_range(refaults_of_hot(&f), 0, 1);
+	assert_true(stats_of(&f).misses >= stats_of(&f).refaults);
+	fixture_close(&f);
+}
+
+/* Nor does who never evicts ask what was lost, nor swap. */
+static void no_refaults_where_nothing_was_evicted(void **state)
+{
+	struct fixture f;
+
+	fixture_open(&f, ROOM, 0);
+	pool_open(&f, 1, 0);
+	put_hot(&f);
+	assert_int_equal(get(&f, 1, 77, 0, 1), TMEM_PAGE_MISS);
+	assert_int_equal(stats_of(&f).misses, 1);
+	assert_int_equal(stats_of(&f).refaults, 0);
+	fixture_close(&f);
+}
+
 /* A guest that puts what is still there has used it. */
 static void rewritten_pages_stay(void **state)
 {
@@ -339,6 +385,8 @@ int main(void)
 		cmocka_unit_test(what_is_not_used_goes),
 		cmocka_unit_test(taken_pages_are_known),
 		cmocka_unit_test(lost_pages_are_known),
+		cmocka_unit_test(refaults_are_counted),
+		cmocka_unit_test(no_refaults_where_nothing_was_evicted),
 		cmocka_unit_test(rewritten_pages_stay),
 		cmocka_unit_test(holes_do_not_age),
 		cmocka_unit_test(a_loop_is_kept_in_part),
