@@ -10,6 +10,7 @@
  *	get N		get N ephemeral pages, the youngest first
  *	flush N		flush the N oldest persistent pages
  *	verify		get all persistent pages that were accepted, and compare
+ *	reserve N	reserve N raw bytes: what the broker says to that
  *	stats		what the store and its lease say
  * What the lease reports is a line on standard error.
  */
@@ -160,6 +161,28 @@ static void verify(void)
 	       lost);
 }
 
+static void reserve(uint64_t raw)
+{
+	const struct tmem_lease_terms_config terms = {
+		.size = sizeof(terms),
+		.reserved = tmem_reservation_cost(raw),
+		.wait_ms = 10000,
+	};
+	const struct tmem_limits limits = { .persistent_reserved = raw };
+	struct tmem_limits now;
+	char why[300] = "";
+	int error;
+
+	tmem_tenant_get_limits(tenant, &now);
+	/* Less is given up after it is no more needed. */
+	if (raw < now.persistent_reserved)
+		must(tmem_tenant_set_limits(tenant, &limits), "limits");
+	error = tmem_lease_set_terms(lease, &terms, why, sizeof(why));
+	if (!error)
+		must(tmem_tenant_set_limits(tenant, &limits), "limits");
+	printf("{\"error\": %d, \"why\": \"%s\"}\n", error, why);
+}
+
 static void stats(void)
 {
 	struct tmem_lease_info info;
@@ -194,6 +217,8 @@ static void command(const char *line)
 		flush(n);
 	else if (!strcmp(verb, "verify"))
 		verify();
+	else if (!strcmp(verb, "reserve"))
+		reserve(n);
 	else
 		stats();
 	fflush(stdout);
