@@ -20,7 +20,7 @@ help:
 	@echo "make fuzz           each fuzz target for a while: SECONDS=60 must be given"
 	@echo "make fuzz-long      all of them together for hours: HOURS=8 must be given"
 	@echo "make check-fresh    both README commands in a Debian that has git and make only"
-	@echo "make soak           the guest and model tests for hours: ISSUE=2 HOURS=8 must be given"
+	@echo "make soak           the tests of an issue for hours: ISSUE=broker (or 2, store) HOURS=8 must be given"
 	@echo "make bench-swap     swap on virtio-tmem, virtio-blk in RAM, zram: one guest, one run"
 	@echo "make bench-full     a set that fits nowhere: how long until the guest's OOM killer ends it"
 	@echo "make check-tools    the benchmarks run; claims are judged as they should be"

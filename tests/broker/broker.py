@@ -196,7 +196,7 @@ class Broker:
     """A tmem-broker with files of its own that stand for those of the kernel."""
 
     def __init__(self, *options, limit="1G", chunk="1M", grace=1000, default="", more="",
-                 host="", real=False, start=True, program=None):
+                 host="", real=False, start=True, program=None, headroom=0):
         self.folder = tempfile.TemporaryDirectory(prefix="tmem-broker-")
         at = self.folder.name
         self.socket, self.config_path = f"{at}/socket", f"{at}/config"
@@ -206,7 +206,7 @@ class Broker:
         self.stalls(0)
         fake = "" if real else f"meminfo={at}/meminfo\npsi={at}/psi\nproc={at}/proc\n" \
             f"cgroup={at}/cgroup\n"
-        self.head = f"chunk={chunk}\ngrace-ms={grace}\nreport-ms=20\nheadroom=0\n{fake}{host}"
+        self.head = f"chunk={chunk}\ngrace-ms={grace}\nreport-ms=20\nheadroom={headroom}\n{fake}{host}"
         self.tail = f"[default]\n{default}\n{more}\n"
         self.configure(limit)
         self.command = [program or PROGRAM, f"--config={self.config_path}", f"--socket={self.socket}",
@@ -342,11 +342,11 @@ def status_of(peer):
 class RealStore:
     """A process with a libtmem store and a lease: tests/broker/lease-store."""
 
-    def __init__(self, broker, name, reserved=MIB, most=0, wait=True):
-        self.name = name
+    def __init__(self, broker, name, reserved=MIB, most=0, wait=True, random=100):
+        self.name, self.reserved = name, reserved
         self.log = open(f"{broker.folder.name}/store-{name}", "w+", encoding="utf-8")
         self.process = subprocess.Popen(
-            [STORE, broker.socket, name, str(reserved), str(most)], stdin=subprocess.PIPE,
+            [STORE, broker.socket, name, str(reserved), str(most), str(random)], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=self.log, text=True)
         self.answers = queue.Queue()
         threading.Thread(target=self.read, daemon=True).start()
@@ -371,6 +371,15 @@ class RealStore:
     def do(self, command, seconds=120):
         self.start(command)
         return self.answer(seconds)
+
+    def memory(self):
+        """Bytes of its memfds, as the kernel counts them; 0 where it has ended."""
+        try:
+            with open(f"/proc/{self.process.pid}/status", encoding="ascii") as file:
+                return sum(int(line.split()[1]) << 10 for line in file
+                           if line.startswith("RssShmem:"))
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
 
     def said(self):
         with open(self.log.name, encoding="utf-8") as file:

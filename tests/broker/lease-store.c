@@ -2,10 +2,13 @@
 /*
  * A store with a lease, for tests: what a VM's process is to the broker
  *
- * usage: lease-store SOCKET NAME RESERVED [MAX]       bytes; RESERVED is raw
+ * usage: lease-store SOCKET NAME RESERVED [MAX [RANDOM]]
+ * RESERVED, MAX: bytes, the first raw; RANDOM: percent of each page that does
+ * not compress, the rest is zeros; default: 100
  *
  * Lines on standard input, each answered by one line of JSON:
- *	put N		put N persistent pages that do not compress, at new keys
+ *	put N		put N persistent pages at new keys; "broken": refused
+ *			though the reservation had room
  *	cache N		the same, ephemeral
  *	get N		get N ephemeral pages, the youngest first
  *	flush N		flush the N oldest persistent pages
@@ -35,7 +38,8 @@ static struct tmem_ctx *ctx;
 static struct tmem_lease *lease;
 /* Persistent pages that were accepted, and not flushed. */
 static uint8_t accepted[MAX_PAGES];
-static uint64_t next_page, first_page, next_cached;
+static uint64_t next_page, first_page, next_cached, live, reserved;
+static unsigned int words_random = PAGE / 8;
 
 static void must(int error, const char *what)
 {
@@ -50,10 +54,11 @@ static void on_report(void *opaque, const char *line)
 	fprintf(stderr, "lease-store: %s\n", line);
 }
 
-/* Of a page, by its number and its pool: it does not compress. */
+/* Of a page, by its number and its pool. */
 static void make_page(uint64_t *page, uint64_t seed)
 {
-	for (unsigned int i = 0; i < PAGE / 8; i++) {
+	memset(page + words_random, 0, PAGE - 8 * words_random);
+	for (unsigned int i = 0; i < words_random; i++) {
 		uint64_t x = seed * 1000003 + i + 0x9e3779b97f4a7c15ull;
 
 		x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
@@ -94,16 +99,22 @@ static void breathe(uint64_t i)
 
 static void put(uint64_t n)
 {
-	uint64_t page[PAGE / 8], refused = 0;
+	uint64_t page[PAGE / 8], refused = 0, broken = 0;
 
 	for (uint64_t i = 0; i < n && next_page < MAX_PAGES; i++) {
 		make_page(page, next_page);
 		accepted[next_page] =
 			!run(TMEM_PUT, PERSISTENT, next_page, page);
-		refused += !accepted[next_page++];
+		if (accepted[next_page++]) {
+			live++;
+		} else {
+			refused++;
+			broken += (live + 1) * PAGE <= reserved;
+		}
 		breathe(i);
 	}
-	printf("{\"refused\": %" PRIu64 "}\n", refused);
+	printf("{\"refused\": %" PRIu64 ", \"broken\": %" PRIu64 "}\n", refused,
+	       broken);
 }
 
 static void cache(uint64_t n)
@@ -131,10 +142,13 @@ static void get(uint64_t n)
 
 static void flush(uint64_t n)
 {
-	for (uint64_t i = 0; i < n && first_page < next_page; i++) {
+	for (uint64_t i = 0; i < n && first_page < next_page; first_page++) {
+		if (!accepted[first_page])
+			continue;
 		run(TMEM_FLUSH, PERSISTENT, first_page, NULL);
-		accepted[first_page++] = 0;
-		breathe(i);
+		accepted[first_page] = 0;
+		live--;
+		breathe(i++);
 	}
 	while (tmem_step(store, 1024))
 		;
@@ -228,7 +242,6 @@ static void open_store(char **argv, int argc)
 {
 	const struct tmem_pool_params persistent = { TMEM_POOL_PERSISTENT, 12 },
 				      ephemeral = { 0, 12 };
-	uint64_t reserved = strtoull(argv[3], NULL, 10);
 	const struct tmem_store_config config = {
 		.size = sizeof(config),
 		.max_bytes = tmem_reservation_cost(reserved ? reserved : 1),
@@ -286,9 +299,12 @@ int main(int argc, char **argv)
 {
 	if (argc < 4) {
 		fprintf(stderr, "usage: lease-store SOCKET NAME RESERVED "
-				"[MAX]\n");
+				"[MAX [RANDOM]]\n");
 		return 1;
 	}
+	reserved = strtoull(argv[3], NULL, 10);
+	if (argc > 5)
+		words_random = PAGE / 8 * strtoul(argv[5], NULL, 10) / 100;
 	open_store(argv, argc);
 	printf("{\"open\": true}\n");
 	fflush(stdout);
