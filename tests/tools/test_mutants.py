@@ -48,7 +48,7 @@ def fault(path, words):
             return f"Test: '{' '.join(test)}': must be PROGRAM TEST"
         name = test[1].split("/")[-1].split(".")[-1]
         if test[0] not in UNNAMED and values["Suite"] != "qtest" and \
-                not words & {name, f"test_{name}", name.removeprefix("wrong_")}:
+                not words & {name, f"test_{name}", name.split("_", 1)[-1]}:
             return f"Test: '{' '.join(test)}': there is no test {name}"
     done = subprocess.run(["git", "apply", "--check", "--whitespace=nowarn", path], cwd=TOP,
                           check=False, stderr=subprocess.PIPE, text=True)
