@@ -7,11 +7,11 @@
  * Transport
  * ---------
  * A UNIX socket of type SOCK_SEQPACKET.  One datagram is one message: a struct
- * below, of exactly its size.  Boundaries are the kernel's, so there is no
- *parser that could be fed halves; a message is bounded, has no length inside
- *that could lie, and is checked by one table (protocol.c), which makes it easy
- *to fuzz.  JSON would need a parser in each store's process; tools make it from
- * these structs.  All numbers are little-endian.
+ * below, of exactly its size.  Boundaries are the kernel's, so there is no parser
+ * that could be fed halves; a message is bounded, has no length inside that could
+ * lie, and is checked by one table (protocol.c), which makes it easy to fuzz.
+ * JSON would need a parser in each store's process; tools make it from these
+ * structs.  All numbers are little-endian.
  *
  * Every message begins with struct tmem_lease_header.  A header of another
  * version, an unknown type, a size that is not the type's, a number that is out
@@ -19,8 +19,7 @@
  * broker's log.  Members called spare are sent as 0 and not looked at.
  *
  * Who a peer is, the kernel says (SO_PEERCRED: process, user, group).  The name
- * in HELLO is a claim, which the broker's configuration must allow to that
- *user.
+ * in HELLO is a claim, which the broker's configuration must allow to that user.
  *
  * Words
  * -----
