@@ -44,10 +44,37 @@ static bool tmem_store_lease_check_socket(TmemStoreLease *l, const char *id,
     return true;
 }
 
+/* Who has the name, at the same broker. */
+static TmemStoreLease *tmem_store_lease_find(const char *socket,
+                                             const char *name)
+{
+    TmemStoreLease *l;
+
+    QLIST_FOREACH(l, &tmem_store_leases, next) {
+        if (g_str_equal(l->full_name, name) &&
+            g_str_equal(l->socket, socket)) {
+            return l;
+        }
+    }
+    return NULL;
+}
+
+/* The guest's name is the first store's; others add their own. */
+static char *tmem_store_lease_default_name(TmemStoreLease *l, const char *id)
+{
+    const char *name = qemu_get_vm_name();
+
+    if (!name || !tmem_store_lease_find(l->socket, name)) {
+        return g_strdup(name);
+    }
+    return g_strdup_printf("%s:%s", name, id);
+}
+
 static bool tmem_store_lease_take_name(TmemStoreLease *l, const char *id,
                                        Error **errp)
 {
-    const char *name = l->name ?: qemu_get_vm_name();
+    g_autofree char *name = l->name ? g_strdup(l->name)
+                                    : tmem_store_lease_default_name(l, id);
     TmemStoreLease *other;
 
     if (!name) {
@@ -60,19 +87,17 @@ static bool tmem_store_lease_take_name(TmemStoreLease *l, const char *id,
     if (!tmem_lease_name_ok(name)) {
         error_setg(errp, "tmem-store '%s': %s=%s%s: must have 1 to 63 of A-Z "
                    "a-z 0-9 _ . : -", id, TMEM_STORE_LEASE_NAME_PROP, name,
-                   l->name ? "" : ", which is the guest's name");
+                   l->name ? "" : ", by the guest's name");
         return false;
     }
-    QLIST_FOREACH(other, &tmem_store_leases, next) {
-        if (g_str_equal(other->full_name, name) &&
-            g_str_equal(other->socket, l->socket)) {
-            error_setg(errp, "tmem-store '%s': %s=%s is tmem-store '%s's: "
-                       "give one of its own", id, TMEM_STORE_LEASE_NAME_PROP,
-                       name, other->id);
-            return false;
-        }
+    other = tmem_store_lease_find(l->socket, name);
+    if (other) {
+        error_setg(errp, "tmem-store '%s': %s=%s is tmem-store '%s's: give "
+                   "one of its own", id, TMEM_STORE_LEASE_NAME_PROP, name,
+                   other->id);
+        return false;
     }
-    l->full_name = g_strdup(name);
+    l->full_name = g_steal_pointer(&name);
     QLIST_INSERT_HEAD(&tmem_store_leases, l, next);
     return true;
 }

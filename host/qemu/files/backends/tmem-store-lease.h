@@ -25,7 +25,7 @@ typedef struct TmemStoreLease TmemStoreLease;
 struct TmemStoreLease {
     /* Properties */
     char *socket;               /* NULL: there is no lease */
-    char *name;                 /* NULL: the guest's */
+    char *name;                 /* NULL: by the guest's */
     uint32_t weight;            /* 0: as the broker's configuration has it */
     bool complete;              /* they have been checked */
 
