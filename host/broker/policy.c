@@ -336,7 +336,9 @@ void policy_budget_next(struct policy_budget *b, const struct policy_host *host,
 			b->budget += MIN(most - b->budget,
 					 host->limit / 32 / 1000 * ms + 1);
 	}
-	if (b->budget >= host->limit)
+	/* A limit that is more than the host can ever back is never reached. */
+	if (b->budget >= host->limit ||
+	    (b->budget >= most && b->calm_ms >= BUDGET_CALM_MS))
 		b->low = false;
 }
 

@@ -192,8 +192,10 @@ static void reserve(uint64_t raw)
 	if (raw < now.persistent_reserved)
 		must(tmem_tenant_set_limits(tenant, &limits), "limits");
 	error = tmem_lease_set_terms(lease, &terms, why, sizeof(why));
-	if (!error)
+	if (!error) {
 		must(tmem_tenant_set_limits(tenant, &limits), "limits");
+		reserved = raw;
+	}
 	printf("{\"error\": %d, \"why\": \"%s\"}\n", error, why);
 }
 

@@ -443,6 +443,24 @@ static void budget_comes_back_slowly(void **state)
 	assert_int_equal(b.budget, 10 * GIB);
 }
 
+/* A limit beyond what the host has is never reached, and is no pressure. */
+static void pressure_ends_below_a_limit_too_high(void **state)
+{
+	struct policy_budget b = { .budget = UINT64_MAX };
+	struct policy_host host = host_with(GIB / 2);
+	unsigned int seconds = 0;
+
+	policy_budget_next(&b, &host, 0);
+	assert_true(b.low);
+	host = host_with(3 * GIB);
+	while (b.low && seconds < 100) {
+		policy_budget_next(&b, &host, 1000);
+		seconds++;
+	}
+	assert_in_range(seconds, BUDGET_CALM_MS / 1000, 40);
+	assert_int_equal(b.budget, 6 * GIB);
+}
+
 static void stalls_take_from_what_is_held(void **state)
 {
 	struct policy_budget b = { .budget = UINT64_MAX };
@@ -541,6 +559,7 @@ int main(void)
 		cmocka_unit_test(plans_settle),
 		cmocka_unit_test(budget_follows_the_host),
 		cmocka_unit_test(budget_comes_back_slowly),
+		cmocka_unit_test(pressure_ends_below_a_limit_too_high),
 		cmocka_unit_test(stalls_take_from_what_is_held),
 		cmocka_unit_test(guests_are_told_last),
 		cmocka_unit_test(guests_are_told_slowly_of_calm),
