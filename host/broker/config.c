@@ -452,7 +452,8 @@ static void set_defaults(struct config *c)
 {
 	c->headroom = 512 * MIB;
 	c->chunk = 64 * MIB;
-	c->grace_ms = 5000;
+	/* Longer than stores wait until they connect again. */
+	c->grace_ms = 10000;
 	c->report_ms = 250;
 	strcpy(c->meminfo, "/proc/meminfo");
 	strcpy(c->psi, "/proc/pressure/memory");

@@ -277,6 +277,9 @@ static const struct family families[] = {
 	  OF_HOST(headroom) },
 	{ "tmem_host_pressure", NULL, "1: the host is short of memory.", GAUGE,
 	  OF_HOST(pressure) },
+	{ "tmem_host_guest_pressure", NULL,
+	  "What guests are told of it, as their device's pressure: 0 to 2.",
+	  GAUGE, OF_HOST(backoff) },
 	{ "tmem_host_pressure_relief_seconds", "seconds",
 	  "From when the host was short of memory, and leases more than it can "
 	  "back, until they were not.",

@@ -37,7 +37,7 @@ const struct member host_members[] = {
 	HOST(reserved),	  HOST(held),	  HOST(available), HOST(headroom),
 	HOST(pressure),	  HOST(grace_ms), HOST(stores),	   HOST(peers),
 	HOST(grants),	  HOST(recalls),  HOST(overdue),   HOST(refused),
-	HOST(lies),	  HOST(bad),	  HOST(throttled),
+	HOST(lies),	  HOST(bad),	  HOST(throttled), HOST(backoff),
 };
 const unsigned int num_host_members =
 	sizeof(host_members) / sizeof(host_members[0]);
