@@ -6,11 +6,10 @@ which is its own.  With virtio-tmem, the guests' shares are one budget; the
 operator below moves it between their stores, as a broker would, by what the
 stores say of themselves.  It is not told whose turn it is.
 """
-import os
-import re
 import threading
 import time
 
+from jobs import host_bytes, progress_in, thrashes
 from vm import VM, VMError
 
 MIB = 1 << 20
@@ -21,38 +20,9 @@ BUDGET = SHARE * GUESTS # MiB that move
 IDLE = 4                # MiB that a store may take at once, without the operator
 DISK = 512              # MiB of the swap disk on either side
 VALUE = 16320           # bytes of a value; with redis' header just below 16 KiB
-STALL = 20              # seconds; a job that does in them less than a
-SLOW = 0.1              # tenth of its own average thrashes
 PATIENCE = 2            # a job may take that many times as long as any that was done,
 LEAST_LIMIT = 30        # but at least so many seconds,
 MOST_LIMIT = 900        # and never more
-
-
-def host_bytes(pid):
-    """Bytes of host memory that a process takes: PSS, and its memfds' blocks.
-
-    A page of a memfd is in the PSS only while it is mapped, so those are left
-    out there and counted by what the kernel allocated.
-    """
-    total = 0
-    try:
-        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-            for line in file:
-                if re.match("Pss_(Anon|File):", line):
-                    total += int(line.split()[1]) * 1024
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            path = f"/proc/{pid}/fd/{fd}"
-            if os.readlink(path).startswith("/memfd:"):
-                total += os.stat(path).st_blocks * 512
-    except OSError:
-        pass
-    return total
-
-
-def progress_in(console):
-    """Hundredths of its work that kvjob says it has done."""
-    told = re.findall(r"kvjob: (\d+) of 100", console)
-    return int(told[-1]) if told else 0
 
 
 class Pace:
@@ -87,9 +57,7 @@ class Job:
 
     def thrashes(self):
         """Whether it did next to nothing lately, by its own standards."""
-        seconds, done = self.progress[-1]
-        before = [d for s, d in self.progress if s <= seconds - STALL]
-        return bool(before) and done - before[-1] <= SLOW * STALL * done / seconds
+        return thrashes(self.progress)
 
     def read(self, status, out):
         words = out.split()

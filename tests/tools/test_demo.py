@@ -10,7 +10,8 @@ import tap  # noqa: E402
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [f"{TOP}/demo", f"{TOP}/tests/guest"]
-from side import Job, Pace, progress_in, LEAST_LIMIT, MOST_LIMIT  # noqa: E402
+from jobs import progress_in  # noqa: E402
+from side import Job, Pace, LEAST_LIMIT, MOST_LIMIT  # noqa: E402
 
 
 def job(*progress):
@@ -42,6 +43,7 @@ class Demo(unittest.TestCase):
 
     def test_progress_is_the_last_that_was_told(self):
         self.assertEqual(progress_in("Linux\nkvjob: 3 of 100\nkvjob: 44 of 100\nkvjob: 4"), 44)
+        self.assertEqual(progress_in("workset: 100 of 100\n"), 100)
         self.assertEqual(progress_in(""), 0)
 
     def test_pace(self):
