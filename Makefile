@@ -27,6 +27,7 @@ help:
 	@echo "make bench-store    libtmem against bare LZ4: 8 minutes, a table, JSON, a picture; ARGS=--quick"
 	@echo "make bench-evict    which ephemeral pages should go: miss ratios of policies, a table and JSON"
 	@echo "make bench-vhost    vhost-user-tmem against vhost-user-blk and zram, without a guest and with"
+	@echo "make bench-broker   data a host byte: guests that share a budget against zram, peaks in turn and together"
 	@echo "make verify-claims  what was measured against docs/claims.toml"
 	@echo "make spec           the device specification as a PDF"
 	@echo "make qemu           QEMU with the device; prints where the binary is"
@@ -83,6 +84,9 @@ bench-evict:
 bench-vhost:
 	@scripts/install-packages guest uml bench_vhost
 	@bench/bench-vhost $(ARGS)
+bench-broker:
+	@scripts/install-packages guest uml vhost_user
+	@bench/bench-broker $(ARGS)
 verify-claims:
 	@scripts/install-packages build
 	@scripts/verify-claims $(ARGS)
@@ -103,4 +107,4 @@ clean:
 
 .PHONY: help demo check check-setup check-unit check-model check-conformance check-asan check-tsan check-broker check-vhost-user \
 	check-qtest check-modules check-tools check-libvirt check-guest check-uml check-mutants check-fresh coverage fuzz fuzz-long \
-	soak bench-swap bench-full bench-store bench-evict bench-vhost verify-claims spec qemu libvirt vhost-user modules dkms clean
+	soak bench-swap bench-full bench-store bench-evict bench-vhost bench-broker verify-claims spec qemu libvirt vhost-user modules dkms clean

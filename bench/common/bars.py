@@ -22,7 +22,7 @@ def bar(y, colour, q, scale):
             text(max(high, LABEL + length) + 6, middle + 3, f"{q['median']:.3g}", size=10)]
 
 
-def chart(title, unit, names, groups):
+def chart(title, unit, names, groups, better="less"):
     """@groups: {label: {name: quartiles}}; @names: {name: what it is}, in the order of bars.
     Bars of a group are of one scale, and so are all groups."""
     longest = max(q["q3"] for bars in groups.values() for q in bars.values())
@@ -31,7 +31,7 @@ def chart(title, unit, names, groups):
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{LABEL + WIDTH + 80}" '
            f'height="{height}" font-family="sans-serif">',
            f'<rect width="100%" height="{height}" fill="white"/>',
-           text(12, 24, title, size=15, weight="bold"), text(12, 42, f"{unit}; less is better")]
+           text(12, 24, title, size=15, weight="bold"), text(12, 42, f"{unit}; {better} is better")]
     y = TOP
     for index, what in enumerate(names.values()):
         out.append(f'<rect x="12" y="{y - 9}" width="10" height="10" fill="{COLOURS[index]}"/>')

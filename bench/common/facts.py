@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What benchmarks in Python share: where and of what a run was made, and figures of rounds."""
 import datetime
+import json
 import os
 import platform
 import statistics
@@ -9,7 +10,7 @@ import subprocess
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # What changes the figures.
 PARTS = ["host", "guest", "include", "bench", "scripts", "meson.build", "tests/guest", "tests/uml",
-         "tests/vhost-user"]
+         "tests/vhost-user", "tests/broker"]
 
 
 def cpu():
@@ -55,3 +56,10 @@ def quartiles(values):
 def cell(q, form=".2f"):
     """Quartiles as a table has them."""
     return f"{q['median']:{form}} ({q['q1']:{form}}-{q['q3']:{form}})"
+
+
+def write_json(out, path):
+    """All or nothing."""
+    with open(f"{path}.part", "w", encoding="utf-8") as file:
+        json.dump(out, file, indent=1)
+    os.rename(f"{path}.part", path)

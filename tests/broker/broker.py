@@ -196,7 +196,7 @@ class Broker:
     """A tmem-broker with files of its own that stand for those of the kernel."""
 
     def __init__(self, *options, limit="1G", chunk="1M", grace=1000, default="", more="",
-                 host="", real=False, start=True):
+                 host="", real=False, start=True, program=None):
         self.folder = tempfile.TemporaryDirectory(prefix="tmem-broker-")
         at = self.folder.name
         self.socket, self.config_path = f"{at}/socket", f"{at}/config"
@@ -209,7 +209,7 @@ class Broker:
         self.head = f"chunk={chunk}\ngrace-ms={grace}\nreport-ms=20\nheadroom=0\n{fake}{host}"
         self.tail = f"[default]\n{default}\n{more}\n"
         self.configure(limit)
-        self.command = [PROGRAM, f"--config={self.config_path}", f"--socket={self.socket}",
+        self.command = [program or PROGRAM, f"--config={self.config_path}", f"--socket={self.socket}",
                         *options]
         if start:
             self.start()
