@@ -67,7 +67,8 @@ struct tmem_lease {
 	bool stuck;	/* nothing more can be given back for now */
 	uint64_t serial, generation, chunk, max, report_ms;
 	uint64_t wanted, want_until;
-	bool want_due; /* the broker does not know of it yet */
+	uint64_t want_held; /* held when it last grew, and wanted more */
+	bool want_due;	    /* the broker does not know of it yet */
 	bool released_due;
 	uint64_t released_at;
 	uint64_t blocked_until;

@@ -14,8 +14,13 @@
 
 #include "internal.h"
 
-/* What was wanted is forgotten when the store no longer grows. */
-#define WANT_MS 5000
+/*
+ * What was wanted is forgotten when the store no longer grows, and at once when
+ * it has given back a quarter of what it held: its work is done, and others
+ * would be refused what it does not use.
+ */
+#define WANT_MS	       5000
+#define WANT_BACK_PART 4
 /* Bytes that one call takes from the store. */
 #define SHRINK_STEP (4 * MIB)
 /* What was released is told so often on the way. */
@@ -372,7 +377,10 @@ static void look_at_want(struct tmem_lease *l, const struct tmem_stats *stats,
 	if (grew && near_its_lease(l, stats)) {
 		want = l->leased + MAX(2 * l->chunk, l->leased / 2);
 		l->want_until = now + WANT_MS;
-	} else if (now >= l->want_until) {
+		l->want_held = stats->held_bytes;
+	} else if (now >= l->want_until ||
+		   stats->held_bytes <
+			   l->want_held - l->want_held / WANT_BACK_PART) {
 		want = 0;
 	}
 	l->last_held = stats->held_bytes;
