@@ -9,7 +9,8 @@ WIDTH = 44
 
 
 class Live:
-    """Bars of what each store holds; redrawn on a terminal, else now and then."""
+    """Bars of what each store holds and what is leased to it; redrawn on a terminal, else now and
+    then."""
 
     def __init__(self, zram, tmem):
         self.zram, self.tmem = zram, tmem
@@ -18,13 +19,13 @@ class Live:
 
     def rows(self):
         yield (f"{time.monotonic() - self.start:5.0f} s   host memory in the stores "
-               f"(#), and what they may take (.): {BUDGET} MiB move")
+               f"(#), and leased to them beyond that (.): {BUDGET} MiB move")
         for n in range(GUESTS):
             held = round(WIDTH * self.tmem.held[n] / BUDGET)
-            limit = round(WIDTH * self.tmem.limit[n] / BUDGET)
-            bar = "#" * held + "." * max(0, limit - held)
-            yield (f"  tmem VM {n + 1} |{bar:<{WIDTH}.{WIDTH}}| {self.tmem.held[n]:5.1f} MiB  "
-                   f"{self.tmem.state[n]}")
+            leased = round(WIDTH * self.tmem.leased[n] / BUDGET)
+            bar = "#" * held + "." * max(0, leased - held)
+            yield (f"  tmem VM {n + 1} |{bar:<{WIDTH}.{WIDTH}}| {self.tmem.held[n]:5.1f} of "
+                   f"{self.tmem.leased[n]:5.1f} MiB  {self.tmem.state[n]}")
         yield "  zram, " + ", ".join(f"VM {n + 1} {s}" for n, s in enumerate(self.zram.state))
 
     def draw(self, every=8):
@@ -43,19 +44,22 @@ class Live:
 
 
 def history(samples, columns=60):
-    """The same over time: a row a guest, a column some seconds; darker: more."""
+    """The same over time: two rows a guest, a column some seconds; darker: more.  @samples:
+    (seconds, MiB held of each guest, MiB leased to each)."""
     levels = " .:-=+*#%@"
     if not samples:
         return ""
     end = samples[-1][0] or 1
     out = []
     for number in range(GUESTS):
-        most = [0.0] * columns
-        for seconds, *held in samples:
-            column = min(columns - 1, int(seconds / end * columns))
-            most[column] = max(most[column], held[number])
-        row = "".join(levels[min(len(levels) - 1, round(m / BUDGET * (len(levels) - 1)))]
-                      for m in most)
-        out.append(f"  VM {number + 1} |{row}|")
-    out.append(f"        0 s{f'{end:.0f} s':>{columns - 4}}")
+        for what, index in (("leased", GUESTS + number), ("held", number)):
+            most = [0.0] * columns
+            for seconds, *values in samples:
+                column = min(columns - 1, int(seconds / end * columns))
+                most[column] = max(most[column], values[index])
+            row = "".join(levels[min(len(levels) - 1, round(m / BUDGET * (len(levels) - 1)))]
+                          for m in most)
+            name = f"VM {number + 1}" if what == "leased" else ""
+            out.append(f"  {name:<4} {what:<6} |{row}|")
+    out.append(f"               0 s{f'{end:.0f} s':>{columns - 4}}")
     return "\n".join(out)

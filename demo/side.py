@@ -2,22 +2,27 @@
 """One side of the demonstration: three guests, their jobs, and what they cost.
 
 The sides differ in one thing.  With zram, each guest has SHARE MiB more RAM,
-which is its own.  With virtio-tmem, the guests' shares are one budget; the
-operator below moves it between their stores, as a broker would, by what the
-stores say of themselves.  It is not told whose turn it is.
+which is its own.  With virtio-tmem, the guests' shares are one budget:
+tmem-broker leases it to their stores, by what these say of themselves.  It is
+not told whose turn it is.
 """
+import os
+import sys
 import threading
 import time
 
-from jobs import host_bytes, progress_in, thrashes
-from vm import VM, VMError
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [f"{TOP}/tests/guest", f"{TOP}/tests/broker"]
+from broker import LIMITS, Broker, Peer, eventually  # noqa: E402
+from jobs import host_bytes, progress_in, thrashes  # noqa: E402
+from vm import VM, VMError, cache, tool  # noqa: E402
 
 MIB = 1 << 20
 GUESTS = 3
 RAM = 128               # MiB of a guest with virtio-tmem
 SHARE = 44              # MiB a guest: zram's RAM, or a third of the budget
 BUDGET = SHARE * GUESTS # MiB that move
-IDLE = 4                # MiB that a store may take at once, without the operator
+CHUNK = "1M"            # ... in such steps, of guests as small as these
 DISK = 512              # MiB of the swap disk on either side
 VALUE = 16320           # bytes of a value; with redis' header just below 16 KiB
 PATIENCE = 2            # a job may take that many times as long as any that was done,
@@ -74,15 +79,15 @@ class Side:
 
     def __init__(self, kernel, accel, pace):
         self.pace = pace
-        self.vms = [self.make(kernel, accel) for _ in range(GUESTS)]
+        self.vms = [self.make(n, kernel, accel) for n in range(GUESTS)]
         self.state = ["starting"] * GUESTS
         self.jobs = []
         self.peak = 0           # bytes of the host, all guests together
-        self.history = []       # (seconds, bytes of each store)
+        self.history = []       # (seconds, MiB held by each store, MiB leased to each)
         self.error = None
         self.began = time.monotonic()
 
-    def make(self, kernel, accel):
+    def make(self, number, kernel, accel):
         raise NotImplementedError
 
     def swap_on(self, vm):
@@ -102,8 +107,10 @@ class Side:
 
     def sample(self):
         """Once a second, while jobs run."""
-        self.peak = max(self.peak, sum(host_bytes(vm.process.pid)
-                                       for vm in self.vms if vm.process))
+        self.peak = max(self.peak, host_bytes(*self.pids()))
+
+    def pids(self):
+        return [vm.process.pid for vm in self.vms if vm.process]
 
     def run(self, load):
         """The jobs, one after another."""
@@ -148,7 +155,7 @@ class ZramSide(Side):
     name = "zram"
     ram, moves = RAM + SHARE, 0
 
-    def make(self, kernel, accel):
+    def make(self, number, kernel, accel):
         return VM(kernel=kernel, mem=self.ram, accel=accel, tmem=None)
 
     def swap_on(self, vm):
@@ -157,79 +164,80 @@ class ZramSide(Side):
                "swapon /dev/zram0")
 
 
+def build_broker():
+    """Where the program is."""
+    folder = f"{cache()}/build/demo"
+    tool("build-host", folder, "-Dtests=false", "-Dbench=false")
+    return f"{folder}/host/broker/tmem-broker"
+
+
+def store_name(number):
+    """What the broker calls a guest's store."""
+    return f"vm{number + 1}"
+
+
 class TmemSide(Side):
-    """The guests' shares are one budget, in stores of their QEMU processes."""
+    """The guests' shares are one budget, in stores of their QEMU processes, which have leases of
+    one broker."""
     name = "virtio-tmem"
     ram, moves = RAM, BUDGET
 
     def __init__(self, kernel, accel, pace):
+        self.broker = Broker(limit=f"{BUDGET}M", chunk=CHUNK, real=True, program=build_broker())
         super().__init__(kernel, accel, pace)
         self.held = [0] * GUESTS        # MiB in the store now
-        self.limit = [IDLE] * GUESTS    # MiB that it may take
+        self.leased = [0] * GUESTS      # MiB that it may take
         self.top = [0] * GUESTS         # MiB at the job's peak
         self.back = []                  # (MiB at the peak, MiB after the job)
         self.pages = self.requests = self.kicks = 0
         self.ratio = 0.0
         self.stopping = threading.Event()
-        self.operator = threading.Thread(target=self.operate, daemon=True)
+        self.watcher = threading.Thread(target=self.watch, daemon=True)
 
-    def make(self, kernel, accel):
+    def make(self, number, kernel, accel):
         return VM(kernel=kernel, mem=self.ram, accel=accel,
                   tmem="virtio-tmem-pci,store=store0",
-                  objects=[f"tmem-store,id=store0,size={IDLE}M,reserved=1M"],
+                  objects=[f"tmem-store,id=store0,size={BUDGET}M,reserved=1M,lease={self.broker.socket},"
+                           f"lease-name={store_name(number)}"],
                   append=f"tmem_swap.disksize_mb={DISK} tmem_swap.force=1")
 
     def swap_on(self, vm):
         vm.run("swapon /dev/tmem0")
 
+    def pids(self):
+        return [*super().pids(), self.broker.process.pid]
+
     def start(self):
         super().start()
-        self.operator.start()
+        self.watcher.start()
 
     def stop(self):
         self.stopping.set()
-        if self.operator.is_alive():
-            self.operator.join()
+        if self.watcher.is_alive():
+            self.watcher.join()
         super().stop()
+        self.broker.__exit__()
 
-    # --------------------------------------------------------- the operator
-
-    def operate(self):
-        """Four times a second: who grows gets what the others do not hold."""
-        hungry = 0
+    def watch(self):
+        """Four times a second: what the broker says of each store."""
         while not self.stopping.wait(0.25):
             try:
-                devices = [vm.stats()["device"] for vm in self.vms]
-            except (VMError, AttributeError, OSError):
+                stores = self.broker.status()[1]
+            except (OSError, EOFError) as error:
+                self.error = f"the broker: {error}"
+                return
+            found = [stores.get(store_name(n)) for n in range(GUESTS)]
+            if not all(found):
                 return          # a guest was cut off: the side has failed
-            held = [d["held-bytes"] / MIB for d in devices]
-            growth = [new - old for new, old in zip(held, self.held)]
-            if max(growth) > 0.25:
-                hungry = growth.index(max(growth))
-            self.held = held
-            self.top = [max(a, b) for a, b in zip(self.top, held)]
-            self.note_ratio(devices[hungry])
-            self.history.append((time.monotonic() - self.began, *held))
-            self.divide(hungry)
+            self.held = [store["held"] / MIB for store in found]
+            self.leased = [store["leased"] / MIB for store in found]
+            self.top = [max(a, b) for a, b in zip(self.top, self.held)]
+            self.note_ratio(max(found, key=lambda store: store["stored"]))
+            self.history.append((time.monotonic() - self.began, *self.held, *self.leased))
 
-    def divide(self, hungry):
-        """What is held, and a little more, for each; the rest for one."""
-        limit = [min(BUDGET, int(h) + IDLE) for h in self.held]
-        limit[hungry] = 0
-        limit[hungry] = max(IDLE, BUDGET - sum(limit))
-        # Those that shrink first: the sum must not exceed the budget.
-        for number in sorted(range(GUESTS), key=lambda n: limit[n] - self.limit[n]):
-            if limit[number] != self.limit[number]:
-                try:
-                    self.vms[number].qmp("qom-set", path="/objects/store0", property="size",
-                                         value=limit[number] * MIB)
-                except (VMError, AttributeError, OSError):
-                    return
-                self.limit[number] = limit[number]
-
-    def note_ratio(self, device):
-        if device["stored-bytes"] > 16 * MIB:
-            self.ratio = device["persistent-raw-bytes"] / device["stored-bytes"]
+    def note_ratio(self, store):
+        if store["stored"] > 16 * MIB:
+            self.ratio = store["persistent_raw"] / store["stored"]
 
     # -------------------------------------------------------------- the job
 
@@ -255,10 +263,13 @@ class TmemSide(Side):
 
     def fill(self, limit=16):
         """A store is filled to its limit.  What the guest and the device say of it."""
-        self.stopping.set()
-        self.operator.join()
-        vm = next(vm for vm in self.vms if vm.process)
-        vm.qmp("qom-set", path="/objects/store0", property="size", value=limit * MIB)
+        number, vm = next((n, vm) for n, vm in enumerate(self.vms) if vm.process)
+        name = store_name(number)
+        with Peer(self.broker.socket) as operator:
+            refused = operator.ask(LIMITS, name, max=limit * MIB)
+        if refused:
+            raise VMError(f"the broker refuses a limit of {limit} MiB: {refused}")
+        eventually(lambda: self.broker.store(name)["leased"] <= limit * MIB)
         status, _ = vm.run("swapoff /dev/tmem0 && dd if=/dev/urandom of=/dev/tmem0 bs=64k "
                            "count=640 oflag=direct", timeout=120, check=False)
         disk, device = vm.swap_stats(), vm.stats()["device"]

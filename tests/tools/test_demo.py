@@ -11,7 +11,8 @@ import tap  # noqa: E402
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [f"{TOP}/demo", f"{TOP}/tests/guest"]
 from jobs import progress_in  # noqa: E402
-from side import Job, Pace, LEAST_LIMIT, MOST_LIMIT  # noqa: E402
+from chart import history  # noqa: E402
+from side import BUDGET, Job, Pace, LEAST_LIMIT, MOST_LIMIT  # noqa: E402
 
 
 def job(*progress):
@@ -45,6 +46,13 @@ class Demo(unittest.TestCase):
         self.assertEqual(progress_in("Linux\nkvjob: 3 of 100\nkvjob: 44 of 100\nkvjob: 4"), 44)
         self.assertEqual(progress_in("workset: 100 of 100\n"), 100)
         self.assertEqual(progress_in(""), 0)
+
+    def test_history_shows_where_leases_were(self):
+        rows = history([(0, 0, 0, 0, 4, 4, 4), (5, 9, 0, 0, BUDGET, 0, 0),
+                        (10, 0, 9, 0, 0, BUDGET, 0)], columns=10).splitlines()
+        self.assertEqual([row.count("@") for row in rows], [1, 0, 1, 0, 0, 0, 0])
+        self.assertLess(rows[0].index("@"), rows[2].index("@"))
+        self.assertRegex(rows[1], r"held +\|     \.    \|")
 
     def test_pace(self):
         pace, done = Pace(), job(0)
