@@ -15,7 +15,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [f"{TOP}/tests/guest", f"{TOP}/tests/broker"]
 from broker import LIMITS, Broker, Peer, eventually  # noqa: E402
 from jobs import host_bytes, progress_in, thrashes  # noqa: E402
-from vm import VM, VMError, cache, tool  # noqa: E402
+from vm import VM, VMError, tool  # noqa: E402
 
 MIB = 1 << 20
 GUESTS = 3
@@ -164,13 +164,6 @@ class ZramSide(Side):
                "swapon /dev/zram0")
 
 
-def build_broker():
-    """Where the program is."""
-    folder = f"{cache()}/build/demo"
-    tool("build-host", folder, "-Dtests=false", "-Dbench=false")
-    return f"{folder}/host/broker/tmem-broker"
-
-
 def store_name(number):
     """What the broker calls a guest's store."""
     return f"vm{number + 1}"
@@ -183,7 +176,7 @@ class TmemSide(Side):
     ram, moves = RAM, BUDGET
 
     def __init__(self, kernel, accel, pace):
-        self.broker = Broker(limit=f"{BUDGET}M", chunk=CHUNK, real=True, program=build_broker())
+        self.broker = Broker(limit=f"{BUDGET}M", chunk=CHUNK, real=True, program=tool("build-broker"))
         super().__init__(kernel, accel, pace)
         self.held = [0] * GUESTS        # MiB in the store now
         self.leased = [0] * GUESTS      # MiB that it may take
