@@ -106,18 +106,40 @@ static void look_at_host(struct broker *b, uint64_t now)
 
 /* ---------------------------------------------------------------- policy */
 
-/* What has become of its bytes is told by counts, of which it has two kinds. */
-static uint64_t useful(const struct tmem_lease_report *r)
+/*
+ * Hits of pages that the store may drop.  A persistent page is found whatever
+ * the lease is: gets of those say how much a guest swaps, and one that swaps
+ * within its lease must not starve one whose pages are refused.  Gets are of
+ * both kinds, and are parted as the pages are.
+ */
+static double ephemeral_hits(struct store *s)
 {
+	const struct tmem_lease_report *r = &s->report;
 	uint64_t hits = r->gets - MIN(r->gets, r->misses);
+	double all = (double)r->ephemeral_raw + (double)r->persistent_raw;
 
-	return hits + r->refused + MIN(r->misses, r->evictions);
+	if (hits > s->hits_seen && all > 0)
+		s->hits += (double)(hits - s->hits_seen) *
+			   (double)r->ephemeral_raw / all;
+	s->hits_seen = hits;
+	return s->hits;
+}
+
+/* What has become of its bytes, and what more of them could have done. */
+static uint64_t useful(struct store *s)
+{
+	const struct tmem_lease_report *r = &s->report;
+	double sum = ephemeral_hits(s) + (double)r->refused +
+		     (double)MIN(r->misses, r->evictions);
+
+	/* A peer may say anything. */
+	return sum < (double)INT64_MAX ? (uint64_t)sum : INT64_MAX;
 }
 
 static void describe(struct broker *b, struct store *s, uint64_t now,
 		     struct policy_store *p)
 {
-	policy_observe(&s->benefit, useful(&s->report), now - s->observed_ms);
+	policy_observe(&s->benefit, useful(s), now - s->observed_ms);
 	s->observed_ms = now;
 	*p = (struct policy_store){
 		.reserved = s->reserved,
