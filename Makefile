@@ -34,13 +34,14 @@ help:
 	@echo "make qemu           QEMU with the device; prints where the binary is"
 	@echo "make libvirt        libvirt that knows <tmem>; prints the prefix"
 	@echo "make vhost-user     the back end for other VMMs; prints where the program is"
+	@echo "make broker         tmem-broker; prints where the program is"
 	@echo "make modules        the guest driver for Debian's 5.10, 6.1 and 6.12"
 	@echo "make dkms           the guest driver's sources as a tarball for dkms"
 	@echo "make clean          remove what was downloaded and built: ~/.cache/virtio-tmem"
 
 # A fresh machine has no python3 for what is written in it.
 demo:
-	@scripts/install-packages guest
+	@scripts/install-packages guest broker
 	@demo/demo $(if $(filter 1,$(SEARCH)),--search) $(ARGS)
 check:
 	@scripts/install-packages build
@@ -98,6 +99,8 @@ spec:
 	@scripts/build-spec
 vhost-user:
 	@scripts/build-vhost-user
+broker:
+	@scripts/build-broker
 qemu:
 	@scripts/build-qemu
 libvirt:
@@ -111,4 +114,4 @@ clean:
 
 .PHONY: help demo check check-setup check-unit check-model check-conformance check-asan check-tsan check-broker check-vhost-user \
 	check-qtest check-modules check-tools check-libvirt check-guest check-uml check-mutants check-fresh coverage fuzz fuzz-long \
-	soak bench-swap bench-full bench-store bench-evict bench-vhost bench-scrape bench-broker verify-claims spec qemu libvirt vhost-user modules dkms clean
+	soak bench-swap bench-full bench-store bench-evict bench-vhost bench-scrape bench-broker verify-claims spec qemu libvirt vhost-user broker modules dkms clean

@@ -119,6 +119,8 @@ struct store {
 	uint64_t evidence_ms;
 	uint64_t room; /* what its process's cgroup still leaves it */
 	uint64_t room_ms;
+	uint64_t hits_seen; /* of all pages; of ephemeral ones, so far: */
+	double hits;
 	struct policy_benefit benefit;
 	uint64_t observed_ms;
 	uint32_t benefit_now; /* 1/256 */

@@ -106,10 +106,33 @@ static void look_at_host(struct broker *b, uint64_t now)
 
 /* ---------------------------------------------------------------- policy */
 
-/* What has become of its bytes, and what would have become of more. */
-static uint64_t useful(const struct tmem_lease_report *r)
+/*
+ * Hits of pages that the store may drop.  A persistent page is found whatever
+ * the lease is: gets of those say how much a guest swaps, and one that swaps
+ * within its lease must not starve one whose pages are refused.  Gets are of
+ * both kinds, and are parted as the pages are.
+ */
+static double ephemeral_hits(struct store *s)
 {
-	return r->gets + r->refused + r->refaults;
+	const struct tmem_lease_report *r = &s->report;
+	double all = (double)r->ephemeral_raw + (double)r->persistent_raw;
+
+	if (r->gets > s->hits_seen && all > 0)
+		s->hits += (double)(r->gets - s->hits_seen) *
+			   (double)r->ephemeral_raw / all;
+	s->hits_seen = r->gets;
+	return s->hits;
+}
+
+/* What has become of its bytes, and what more of them could have done. */
+static uint64_t useful(struct store *s)
+{
+	const struct tmem_lease_report *r = &s->report;
+	double sum =
+		ephemeral_hits(s) + (double)r->refused + (double)r->refaults;
+
+	/* A peer may say anything. */
+	return sum < (double)INT64_MAX ? (uint64_t)sum : INT64_MAX;
 }
 
 static void describe(struct broker *b, struct store *s, uint64_t now,
@@ -117,7 +140,7 @@ static void describe(struct broker *b, struct store *s, uint64_t now,
 {
 	uint64_t held = held_of(b, s);
 
-	policy_observe(&s->benefit, useful(&s->report), now - s->observed_ms);
+	policy_observe(&s->benefit, useful(s), now - s->observed_ms);
 	s->observed_ms = now;
 	*p = (struct policy_store){
 		.reserved = s->reserved,
