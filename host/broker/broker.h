@@ -201,8 +201,10 @@ void store_limits(struct broker *broker, struct store *store);
 /* @claim, or as much of it as its process can be seen to hold. */
 uint64_t store_believed(struct broker *broker, struct store *store,
 			uint64_t claim);
-/* The largest lease that its process's cgroup has room for, of a store that
- * holds @held and wants more. */
+/*
+ * The largest lease that its process's cgroup has room for, of a store that
+ * holds @held and wants more.
+ */
 uint64_t store_fits(struct broker *broker, struct store *store, uint64_t held,
 		    uint64_t now);
 uint64_t stores_tick(struct broker *broker, uint64_t now);

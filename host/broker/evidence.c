@@ -114,8 +114,10 @@ static uint64_t group_inactive(const struct group *group)
 	return bytes;
 }
 
-/* The least that @group and those that it is in leave of their limits; the
- * folder is the topmost one's then. */
+/*
+ * The least that @group and those that it is in leave of their limits.  Its
+ * folder is the topmost one's then.
+ */
 static uint64_t group_room(struct group *group)
 {
 	uint64_t least = UINT64_MAX;

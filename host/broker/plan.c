@@ -273,8 +273,7 @@ static void tell_over(struct broker *b)
 	b->over_told = over;
 }
 
-/* For metrics: how long leases are more than a host short of memory can back.
- */
+/* For metrics: how long leases are more than what a short host can back. */
 static void watch_relief(struct broker *b, uint64_t now)
 {
 	uint64_t most = MIN(b->budget.budget, b->config->limit);

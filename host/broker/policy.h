@@ -18,9 +18,9 @@
  * with the largest L with which all shares fit into the budget.
  *
  * benefit is what the store made of its bytes lately, relative to all stores:
- * hits of pages that may be dropped, and pages that it could have used
- *(refused, or evicted and missed), for each leased byte; within 1/4 .. 4, as a
- *guest can make hits up.
+ * hits of pages that may be dropped, and pages that it could have used (refused,
+ * or evicted and missed), for each leased byte; within 1/4 .. 4, as a guest can
+ * make hits up.
  */
 #ifndef TMEM_BROKER_POLICY_H
 #define TMEM_BROKER_POLICY_H

@@ -19,8 +19,7 @@
 #define EVIDENCE_MS 2000
 /* ... but where what is said has outgrown what was seen. */
 #define DOUBT_MS 100
-/* A look at what its cgroup leaves it: three files for each that has a limit.
- */
+/* A look at what its cgroups leave it costs three files for each with a limit. */
 #define ROOM_MS 1000
 /* After a recall that is overdue the next look. */
 #define OVERDUE_MS 10000
@@ -492,8 +491,7 @@ static void terms(struct broker *b, struct store *s,
 	s->terms_number = m->number;
 	*s->why_not = 0;
 	s->say_agreed = false;
-	/* A name that is no longer in the configuration: no more than it has.
-	 */
+	/* A name that is no longer configured: no more than it has. */
 	if (m->reserved > s->promised && !vm)
 		snprintf(s->why_not, sizeof(s->why_not),
 			 "'%s': is no longer in %s", s->name,

@@ -168,7 +168,6 @@ static int check_config(const struct tmem_lease_config *config,
 			unsigned int num)
 {
 	const size_t most = sizeof(((struct sockaddr_un *)0)->sun_path);
-
 	const uint32_t flags = TMEM_LEASE_CONFIG_KEPT | TMEM_LEASE_CONFIG_LATER;
 	bool later;
 

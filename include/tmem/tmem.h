@@ -574,9 +574,12 @@ struct tmem_stats {
 	uint64_t evictions;
 	/*
 	 * Of the misses, those of pages that were evicted lately: what more
-	 * memory would have kept.  At least so many, for a store remembers one
-	 * lost page for each 4 KiB that ephemeral pages take, and none of those
-	 * that it lost after they had been got.
+	 * memory would have kept.  About: a store remembers one lost page for
+	 * each 4 KiB that ephemeral pages take, and none of those that it lost
+	 * after they had been got.  On the other side it knows pages by marks
+	 * of 16 bits, so one miss in 16384 is taken for a lost page's; and of a
+	 * pool that is made again under its number, misses of what the last one
+	 * lost may count.
 	 */
 	uint64_t refaults;
 	/*
