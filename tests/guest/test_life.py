@@ -177,9 +177,12 @@ def test_reboot_in_use(kernel):
         vm.channel.close()
         vm.wait_boot(time.monotonic() + 200)
         console = vm.console()[seen:]
-        for trouble in ("Bus error", "ended:", "I/O error", "Read-error", "Kernel panic",
-                        "hung task", "wrong"):
-            assert trouble not in console, console
+        troubles = ["I/O error, dev tmem", "Read-error", "Kernel panic", "hung task", "wrong"]
+        # A kernel that stops virtio-blk, too, may fail to read a program's code.
+        if "I/O error, dev vda" not in console:
+            troubles += ["Bus error", "ended:"]
+        for trouble in troubles:
+            assert trouble not in console, f"{console}\n'{trouble}' is in it"
         vm.run("udevadm settle; swapon /dev/tmem0")
 
 
