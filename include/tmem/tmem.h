@@ -76,7 +76,7 @@ struct tmem_store;
 struct tmem_tenant;
 struct tmem_ctx;
 
-#define TMEM_OBJECT_SIZE 24
+#define TMEM_OBJECT_SIZE    24
 #define TMEM_PAGE_SHIFT_MIN 12 /* 4 KiB */
 #define TMEM_PAGE_SHIFT_MAX 16 /* 64 KiB */
 /* Pool numbers are smaller than this. */
@@ -201,8 +201,9 @@ uint64_t tmem_reservation_fit(uint64_t max_bytes);
  * Do a bounded share of the work that ops left behind: draining destroyed
  * pools, compaction, giving memory back to the host.  @pages: how many pages
  * to visit at most, but for the rest of a span.  Returns how many were
- * visited; 0: nothing is left to do.  Ops that find the store short of space help by themselves; whoever owns the
- * store calls this while it is idle (some 10 ms after ops) until it returns 0.
+ * visited; 0: nothing is left to do.  Ops that find the store short of space
+ * help by themselves; whoever owns the store calls this while it is idle (some
+ * 10 ms after ops) until it returns 0.
  */
 unsigned int tmem_step(struct tmem_store *store, unsigned int pages);
 
@@ -228,11 +229,16 @@ uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes);
 struct tmem_limits {
 	/* Raw bytes of persistent pages that are kept: promise 2 above. */
 	uint64_t persistent_reserved;
-	/* Held bytes of persistent pages beyond which puts that exceed the
-	 * reservation are refused.  0: the store's max_bytes. */
+	/*
+	 * Held bytes of persistent pages beyond which puts that exceed the
+	 * reservation are refused.  0: the store's max_bytes.
+	 */
 	uint64_t persistent_max;
-	/* Held bytes of ephemeral pages beyond which such are evicted as are
-	 * old and as nobody got lately.  0: the store's max_bytes.  UINT64_MAX: no ephemeral page is kept. */
+	/*
+	 * Held bytes of ephemeral pages beyond which such are evicted as are
+	 * old and as nobody got lately.  0: the store's max_bytes.  UINT64_MAX:
+	 * no ephemeral page is kept.
+	 */
 	uint64_t ephemeral_max;
 	/*
 	 * What the tenant may have of the room that no reservation takes, beside
@@ -243,7 +249,7 @@ struct tmem_limits {
 	uint32_t weight;
 };
 #define TMEM_DEFAULT_WEIGHT 100u
-#define TMEM_MAX_WEIGHT 10000u
+#define TMEM_MAX_WEIGHT	    10000u
 
 /*
  * Open a tenant.  @name: for people, copied, cut to TMEM_NAME_SIZE - 1.
@@ -547,11 +553,11 @@ struct tmem_stats {
 	uint64_t ephemeral_pages;
 	uint64_t persistent_raw_bytes;
 	uint64_t ephemeral_raw_bytes;
-	uint64_t stored_bytes;	   /* sum of stored lengths */
-	uint64_t same_filled_pages; /* among the pages above */
-	uint64_t raw_pages;	   /* stored as they are: incompressible */
+	uint64_t stored_bytes;	     /* sum of stored lengths */
+	uint64_t same_filled_pages;  /* among the pages above */
+	uint64_t raw_pages;	     /* stored as they are: incompressible */
 	uint64_t recompressed_pages; /* tmem_store_config.recompress_percent */
-	uint64_t held_bytes;	   /* of the host, all in */
+	uint64_t held_bytes;	     /* of the host, all in */
 	/* The most it ever was: of the whole store; of a pool no peak is kept. */
 	uint64_t held_peak_bytes;
 	/* Of pools and objects that have ended, not freed yet. */
@@ -567,7 +573,7 @@ struct tmem_stats {
 	uint64_t puts_refused_limit;	/* a limit of the tenant or store */
 	uint64_t puts_refused_memory;	/* an allocation failed */
 	uint64_t puts_refused_headroom; /* host or cgroup nearly full */
-	uint64_t gets; /* that found their page */
+	uint64_t gets;			/* that found their page */
 	uint64_t misses;
 	uint64_t io_errors; /* gets of damaged pages: TMEM_PAGE_IO */
 	uint64_t flushes;
@@ -699,7 +705,7 @@ int tmem_import(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
 
 /* Have @notify called, by the thread that finds it, at what @events say. */
 #define TMEM_EVENT_PRESSURE 0x1u /* tmem_tenant_pressure() is another */
-#define TMEM_EVENT_DAMAGE 0x2u	 /* a page was TMEM_PAGE_IO */
+#define TMEM_EVENT_DAMAGE   0x2u /* a page was TMEM_PAGE_IO */
 int tmem_event_notify(struct tmem_store *store, uint32_t events,
 		      void (*notify)(void *opaque, uint32_t event),
 		      void *opaque);

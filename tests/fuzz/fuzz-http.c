@@ -27,10 +27,10 @@ static void require(bool holds, const char *what)
 /* Of its own, so that a read beyond the end is seen. */
 static int read_copy(const uint8_t *data, size_t size, struct http_request *r)
 {
-	char *copy = malloc(size);
+	char *copy = calloc(1, size);
 	int status;
 
-	require(copy || !size, "out of memory");
+	require(copy, "out of memory");
 	if (size)
 		memcpy(copy, data, size);
 	status = http_request_read(copy, size, r);
