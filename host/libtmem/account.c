@@ -7,6 +7,11 @@
  * rest against what the tenant's pools share.  Which of them a page is counted
  * by is not noted anywhere: it follows from the pool's sum, whose every change
  * says by how much the sum beyond the pool's own part has changed.
+ *
+ * Where pools have parts, claim_lock orders all changes of these sums and of
+ * the parts.  Where none has, shared_raw is all that counts, and no lock is
+ * needed.  tmem_pool_set_limits() goes from one to the other while nobody
+ * changes anything.
  */
 #include "internal.h"
 
@@ -17,36 +22,52 @@ static uint64_t beyond(const struct tmem_pool *pool, uint64_t raw)
 	return raw - MIN(raw, atomic_load(&pool->reserved));
 }
 
+uint64_t raw_beyond(const struct tmem_pool *pool)
+{
+	return pool->arena->persistent ? beyond(pool, atomic_load(&pool->raw))
+				       : 0;
+}
+
 static atomic_uint_fast64_t *tenant_raw(const struct tmem_pool *pool)
 {
 	return pool->arena->persistent ? &pool->tenant->persistent_raw
 				       : &pool->tenant->ephemeral_raw;
 }
 
-void raw_add(struct tmem_pool *pool, uint64_t bytes)
+/* @bytes may be less than 0, as one of these types says it. */
+static void raw_change(struct tmem_pool *pool, uint64_t bytes)
 {
-	uint64_t old;
+	uint64_t old = atomic_fetch_add(&pool->raw, bytes);
 
-	if (!bytes)
-		return;
-	old = atomic_fetch_add(&pool->raw, bytes);
 	atomic_fetch_add(tenant_raw(pool), bytes);
 	if (pool->arena->persistent)
 		atomic_fetch_add(&pool->tenant->shared_raw,
 				 beyond(pool, old + bytes) - beyond(pool, old));
 }
 
-void raw_sub(struct tmem_pool *pool, uint64_t bytes)
+static void raw_change_locked(struct tmem_pool *pool, uint64_t bytes)
 {
-	uint64_t old;
+	struct tmem_tenant *tenant = pool->tenant;
+	bool parts = pool->arena->persistent &&
+		     atomic_load(&tenant->pools_limited);
 
 	if (!bytes)
 		return;
-	old = atomic_fetch_sub(&pool->raw, bytes);
-	atomic_fetch_sub(tenant_raw(pool), bytes);
-	if (pool->arena->persistent)
-		atomic_fetch_sub(&pool->tenant->shared_raw,
-				 beyond(pool, old) - beyond(pool, old - bytes));
+	if (parts)
+		pthread_mutex_lock(&tenant->claim_lock);
+	raw_change(pool, bytes);
+	if (parts)
+		pthread_mutex_unlock(&tenant->claim_lock);
+}
+
+void raw_add(struct tmem_pool *pool, uint64_t bytes)
+{
+	raw_change_locked(pool, bytes);
+}
+
+void raw_sub(struct tmem_pool *pool, uint64_t bytes)
+{
+	raw_change_locked(pool, -bytes);
 }
 
 /* Of what the pools share.  No two claims get the same bytes. */
@@ -62,25 +83,17 @@ static bool shared_claim(struct tmem_tenant *tenant, uint64_t bytes)
 	return true;
 }
 
-/*
- * Some pool has a part to itself.  claim_lock held: others must not see what is
- * claimed of the shared part and given back, for the pool's own sufficed.
- */
+/* Some pool has a part to itself.  claim_lock held. */
 static bool raw_claim_own(struct tmem_pool *pool, uint32_t bytes)
 {
-	uint64_t old = atomic_load(&pool->raw), more;
+	uint64_t old = atomic_load(&pool->raw);
+	uint64_t more = beyond(pool, old + bytes) - beyond(pool, old);
 
-	do {
-		more = beyond(pool, old + bytes) - beyond(pool, old);
-		/* In place of another: is that one within a promise? */
-		if ((more || (!bytes && beyond(pool, old))) &&
-		    !shared_claim(pool->tenant, more))
-			return false;
-		if (!bytes || atomic_compare_exchange_strong(&pool->raw, &old,
-							     old + bytes))
-			break;
-		atomic_fetch_sub(&pool->tenant->shared_raw, more);
-	} while (true);
+	/* In place of another: is that one within a promise? */
+	if ((more || (!bytes && beyond(pool, old))) &&
+	    !shared_claim(pool->tenant, more))
+		return false;
+	atomic_fetch_add(&pool->raw, bytes);
 	atomic_fetch_add(tenant_raw(pool), bytes);
 	return true;
 }
@@ -176,24 +189,60 @@ static struct tmem_pool_limits limits_of(const struct tmem_tenant *tenant,
 	return tenant->pool_limits ? tenant->pool_limits[id] : none;
 }
 
-static void resolve(struct tmem_pool *pool,
-		    const struct tmem_pool_limits *limits)
+/* The pool's own part, and what is beyond it.  claim_lock held. */
+static void reserved_set(struct tmem_pool *pool, uint64_t reserved)
 {
-	atomic_store(&pool->reserved,
-		     pool->arena->persistent ? limits->reserved : 0);
-	atomic_store(&pool->max, !limits->max_bytes ? UINT64_MAX
-				 : limits->max_bytes == UINT64_MAX
-					 ? 0
-					 : limits->max_bytes);
-	atomic_store(&pool->weight,
-		     limits->weight ? limits->weight : TMEM_DEFAULT_WEIGHT);
+	uint64_t raw = atomic_load(&pool->raw), before = beyond(pool, raw);
+
+	atomic_store(&pool->reserved, reserved);
+	atomic_fetch_add(&pool->tenant->shared_raw, beyond(pool, raw) - before);
 }
 
-void pool_limits_resolve(struct tmem_pool *pool)
+void pool_reserve(struct tmem_tenant *tenant, uint32_t id)
 {
-	struct tmem_pool_limits limits = limits_of(pool->tenant, pool->id);
+	struct tmem_pool *pool = tenant->pool[id];
+	uint64_t own = limits_of(tenant, id).reserved;
 
-	resolve(pool, &limits);
+	if (!pool || !pool->arena->persistent ||
+	    !atomic_load(&tenant->pools_limited))
+		return;
+	for (struct list *l = tenant->ending.next; l != &tenant->ending;
+	     l = l->next) {
+		const struct tmem_pool *other =
+			container_of(l, struct tmem_pool, link);
+
+		if (other->id == id)
+			own -= MIN(own, atomic_load(&other->reserved));
+	}
+	pthread_mutex_lock(&tenant->claim_lock);
+	reserved_set(pool, own);
+	pthread_mutex_unlock(&tenant->claim_lock);
+}
+
+void pool_keep_no_more(struct tmem_pool *pool)
+{
+	struct tmem_tenant *tenant = pool->tenant;
+
+	if (!pool->arena->persistent || !atomic_load(&tenant->pools_limited))
+		return;
+	pthread_mutex_lock(&tenant->claim_lock);
+	reserved_set(pool, MIN(atomic_load(&pool->raw),
+			       atomic_load(&pool->reserved)));
+	pthread_mutex_unlock(&tenant->claim_lock);
+}
+
+void pool_limits_resolve(struct tmem_tenant *tenant, uint32_t id)
+{
+	struct tmem_pool_limits limits = limits_of(tenant, id);
+	struct tmem_pool *pool = tenant->pool[id];
+
+	atomic_store(&pool->max, !limits.max_bytes ? UINT64_MAX
+				 : limits.max_bytes == UINT64_MAX
+					 ? 0
+					 : limits.max_bytes);
+	atomic_store(&pool->weight,
+		     limits.weight ? limits.weight : TMEM_DEFAULT_WEIGHT);
+	pool_reserve(tenant, id);
 }
 
 /* Nothing is put or removed meanwhile.  tenant->lock held. */
@@ -201,10 +250,8 @@ static int limits_change(struct tmem_tenant *tenant, uint32_t id,
 			 const struct tmem_pool_limits *limits)
 {
 	struct tmem_store *store = tenant->store;
-	struct tmem_pool *pool = tenant->pool[id];
 	uint64_t sum = tenant->pools_reserved -
-		       tenant->pool_limits[id].reserved,
-		 before;
+		       tenant->pool_limits[id].reserved;
 	int error = 0;
 
 	pthread_mutex_lock(&store->lock);
@@ -221,14 +268,8 @@ static int limits_change(struct tmem_tenant *tenant, uint32_t id,
 		return error;
 	tenant->pool_limits[id] = *limits;
 	atomic_store(&tenant->pools_limited, true);
-	if (!pool)
-		return 0;
-	before = beyond(pool, atomic_load(&pool->raw));
-	resolve(pool, limits);
-	if (pool->arena->persistent)
-		atomic_fetch_add(&tenant->shared_raw,
-				 beyond(pool, atomic_load(&pool->raw)) -
-					 before);
+	if (tenant->pool[id])
+		pool_limits_resolve(tenant, id);
 	return 0;
 }
 

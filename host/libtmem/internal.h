@@ -56,7 +56,9 @@ struct tmem_tenant {
 	char name[TMEM_NAME_SIZE];
 	pthread_mutex_t lock;
 	struct tmem_pool *pool[TMEM_MAX_POOLS];
-	unsigned int ending; /* pools out of the table that ops still use */
+	struct list ending; /* pools out of the table that ops still use */
+	/* That are not freed: in the table, ending, or dead. */
+	atomic_uint num_pools;
 	struct tmem_limits limits; /* under store->lock; as given */
 	/* Resolved copies, read without a lock. */
 	atomic_uint_fast64_t reserved, persistent_max, ephemeral_max;
@@ -100,6 +102,8 @@ void raw_sub(struct tmem_pool *pool, uint64_t bytes);
  * 0: one that takes the place of another.
  */
 bool raw_claim(struct tmem_pool *pool, uint32_t bytes);
+/* Raw bytes that count against what the tenant's pools share. */
+uint64_t raw_beyond(const struct tmem_pool *pool);
 /* Is some of its reservation left? */
 bool raw_left(struct tmem_pool *pool);
 /* What pools may still put of what they have to themselves. */
@@ -107,7 +111,14 @@ uint64_t raw_promised(const struct tmem_tenant *tenant);
 /* Raw bytes of persistent pages that no reservation covers. */
 uint64_t raw_unpromised(const struct tmem_tenant *tenant);
 /* A new pool has the limits of its number.  tenant->lock held. */
-void pool_limits_resolve(struct tmem_pool *pool);
+void pool_limits_resolve(struct tmem_tenant *tenant, uint32_t id);
+/*
+ * What the number has to itself, less what pools of that number which are
+ * ending still have of it.  tenant->lock held.
+ */
+void pool_reserve(struct tmem_tenant *tenant, uint32_t id);
+/* It is ending: of its own part it keeps what it uses.  tenant->lock held. */
+void pool_keep_no_more(struct tmem_pool *pool);
 /* Sum over ephemeral pools, for pool_below_share(). */
 void pools_weigh(struct tmem_tenant *tenant);
 /* Has it less than its weight says, of what its tenant's pools have? */

@@ -14,6 +14,8 @@
  */
 #define RESERVATION_PARTS 48
 #define RESERVATION_FIXED MIB
+/* Of the latter, what pools may take that are many. */
+#define MAX_POOLS_SHARE (RESERVATION_FIXED / 8)
 
 uint64_t tmem_reservation_cost(uint64_t raw)
 {
@@ -57,12 +59,18 @@ static uint64_t tenant_base(void)
 				 sizeof(t->persistent.cells.region));
 }
 
+/* What its pools take beside their objects and pages. */
+static uint64_t pools_bytes(const struct tmem_tenant *tenant)
+{
+	return atomic_load(&tenant->num_pools) * sizeof(struct tmem_pool);
+}
+
 uint64_t tenant_held(struct tmem_tenant *tenant)
 {
 	uint64_t pools =
 		atomic_load(&tenant->pools_limited) ? POOL_LIMITS_BYTES : 0;
 
-	return tenant_base() + pools + arena_held(&tenant->persistent) +
+	return tenant_base() + pools + pools_bytes(tenant) + arena_held(&tenant->persistent) +
 	       arena_held(&tenant->ephemeral);
 }
 
@@ -95,7 +103,8 @@ static uint64_t tenant_unfulfilled(struct tmem_tenant *tenant, uint64_t bytes)
 	uint64_t index = arena_index_bytes(&tenant->persistent);
 	uint64_t misplaced = tenant_misplaced(tenant);
 
-	bytes += tenant_base() + arena_page_bytes(&tenant->persistent) +
+	bytes += tenant_base() + MIN(pools_bytes(tenant), MAX_POOLS_SHARE) +
+		 arena_page_bytes(&tenant->persistent) +
 		 MIN(index, tenant_index_share(tenant)) +
 		 arena_page_bytes(&tenant->ephemeral);
 	bytes -= MIN(bytes, misplaced);

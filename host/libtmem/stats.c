@@ -123,14 +123,20 @@ static int tenant_check(struct tmem_tenant *tenant, char *message, size_t size)
 		error = index_check(pool, message, size);
 		bytes = atomic_load(&pool->count.pages) * pool->page_size;
 		raw[pool->arena->persistent] += bytes;
-		if (pool->arena->persistent)
-			beyond += bytes -
-				  MIN(bytes, atomic_load(&pool->reserved));
+		beyond += raw_beyond(pool);
 		if (!error && bytes != atomic_load(&pool->raw))
 			error = FAULT("pool %u: raw bytes miscounted", id);
 	}
-	/* A pool that is about to end still counts, and is not to be found. */
-	if (!error && !tenant->ending &&
+	/* A pool that is about to end still counts. */
+	for (struct list *l = tenant->ending.next; l != &tenant->ending;
+	     l = l->next) {
+		struct tmem_pool *pool =
+			container_of(l, struct tmem_pool, link);
+
+		raw[pool->arena->persistent] += atomic_load(&pool->raw);
+		beyond += raw_beyond(pool);
+	}
+	if (!error &&
 	    (raw[1] != atomic_load(&tenant->persistent_raw) ||
 	     raw[0] != atomic_load(&tenant->ephemeral_raw))) {
 		snprintf(message, size,
@@ -140,7 +146,7 @@ static int tenant_check(struct tmem_tenant *tenant, char *message, size_t size)
 			 (uintmax_t)atomic_load(&tenant->ephemeral_raw));
 		error = -EUCLEAN;
 	}
-	if (!error && !tenant->ending &&
+	if (!error &&
 	    beyond != atomic_load(&tenant->shared_raw))
 		error = FAULT("tenant: %ju raw bytes beyond its pools' own "
 			      "reservations, %ju counted",

@@ -72,6 +72,7 @@ static int tenant_new(struct tmem_store *store, const char *name, const int *fd,
 	for (unsigned int i = 0; i < TMEM_TENANT_FDS; i++)
 		tenant->holder[i] = -1;
 	list_init(&tenant->link);
+	list_init(&tenant->ending);
 	snprintf(tenant->name, sizeof(tenant->name), "%s", name);
 	error = arena_init(&tenant->persistent, tenant, true, fd);
 	if (error) {
@@ -321,6 +322,7 @@ static int pool_new(struct tmem_tenant *tenant, uint32_t id,
 		store_free(tenant->store, pool);
 		return -ENOMEM;
 	}
+	atomic_fetch_add(&tenant->num_pools, 1);
 	*out = pool;
 	return 0;
 }
@@ -330,6 +332,7 @@ void pool_free(struct tmem_pool *pool)
 	struct tmem_store *store = pool->tenant->store;
 
 	pool_index_destroy(pool);
+	atomic_fetch_sub(&pool->tenant->num_pools, 1);
 	store_free(store, pool);
 }
 
@@ -341,7 +344,7 @@ static void pool_begin(struct tmem_pool *pool)
 
 	if (pool->params.flags & TMEM_POOL_PERSISTENT)
 		live |= POOL_ENTRY_PERSISTENT;
-	pool_limits_resolve(pool);
+	pool_limits_resolve(pool->tenant, pool->id);
 	pool->generation = pool_entry_generation(atomic_load(entry)) + 1;
 	atomic_store(entry, (uint64_t)pool->generation << 32 | live);
 }
@@ -366,6 +369,28 @@ int pool_adopt(struct tmem_tenant *tenant, uint32_t id)
 	return error;
 }
 
+/*
+ * Pools beside those of the table that a tenant may have before it is refused
+ * new ones.  Each takes some 6 KiB.
+ */
+#define MAX_DEAD_POOLS 1024
+/* Words of them that who makes a pool frees, when there are some. */
+#define DRAIN_WORDS 1024
+
+/*
+ * A guest that makes and ends pools in a loop frees them itself, or waits for
+ * who calls tmem_step().
+ */
+static int pools_may_grow(struct tmem_tenant *tenant)
+{
+	if (atomic_load(&tenant->num_pools) > TMEM_MAX_POOLS)
+		store_drain(tenant->store, DRAIN_WORDS);
+	return atomic_load(&tenant->num_pools) <
+			       TMEM_MAX_POOLS + MAX_DEAD_POOLS
+		       ? 0
+		       : -ENOMEM;
+}
+
 int tmem_pool_create(struct tmem_tenant *tenant, uint32_t id,
 		     const struct tmem_pool_params *params, uint64_t *held)
 {
@@ -375,7 +400,9 @@ int tmem_pool_create(struct tmem_tenant *tenant, uint32_t id,
 	CHECK_TENANT(tenant);
 	if (id >= TMEM_MAX_POOLS || !params || !pool_params_valid(params))
 		return -EINVAL;
-	error = pool_new(tenant, id, params, &fresh);
+	error = pools_may_grow(tenant);
+	if (!error)
+		error = pool_new(tenant, id, params, &fresh);
 	if (error)
 		return error;
 	pthread_mutex_lock(&tenant->lock);
@@ -455,8 +482,12 @@ void pool_put(struct tmem_pool *pool)
 
 	pthread_mutex_lock(&tenant->lock);
 	if (--pool->refs == 0) {
-		tenant->ending--;
+		uint32_t id = pool->id;
+
+		list_del(&pool->link);
 		pool_settle(pool);
+		/* What it had to itself is the new one's. */
+		pool_reserve(tenant, id);
 	}
 	pthread_mutex_unlock(&tenant->lock);
 }
@@ -471,10 +502,13 @@ static void pool_end(struct tmem_tenant *tenant, uint32_t id)
 	atomic_store(&pool->dead, true);
 	/* Statistics do not find it any more, though ops may still use it. */
 	counters_move(&tenant->past, &pool->count);
-	if (--pool->refs == 0)
+	if (--pool->refs == 0) {
 		pool_settle(pool);
-	else
-		tenant->ending++;
+		return;
+	}
+	/* A new pool of the number does not get the same once more. */
+	pool_keep_no_more(pool);
+	list_add_tail(&tenant->ending, &pool->link);
 }
 
 int tmem_pool_destroy(struct tmem_tenant *tenant, uint32_t id)

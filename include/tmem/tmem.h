@@ -354,7 +354,9 @@ struct tmem_pool_params {
 /*
  * Make pool @pool < TMEM_MAX_POOLS.  @held: if not NULL, set to the number of
  * pages in it.  0: it was made, or exists with the same parameters.
- * -EEXIST: it exists with others; -EINVAL; -ENOMEM.
+ * -EEXIST: it exists with others; -EINVAL; -ENOMEM, also while more than a
+ * thousand pools of the tenant's have ended and are not freed: tmem_step() frees
+ * them, and so does this function, a few at a time.
  */
 int tmem_pool_create(struct tmem_tenant *tenant, uint32_t pool,
 		     const struct tmem_pool_params *params, uint64_t *held);

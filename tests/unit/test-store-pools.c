@@ -5,6 +5,7 @@
  * see.
  */
 #include "store-fixture.h"
+#include "internal.h"
 
 #define P	 TMEM_POOL_PERSISTENT
 #define RAW	 3 /* kinds of pages: make_page() */
@@ -161,6 +162,69 @@ static void limits_outlive_pools(void **state)
 	pool_open(&f, 1, 0);
 	fill(&f, 1, 0, 4 * MIB);
 	assert_in_range(pool_stats(&f, 1).held_bytes, MIB / 2, MIB);
+	fixture_close(&f);
+}
+
+/*
+ * A guest ends its pool while an op of it copies a page, and makes it again:
+ * together they have what one of them had.
+ */
+static void ending_pool_keeps_its_part(void **state)
+{
+	struct tmem_pool *ending[4];
+	struct fixture f;
+	uint64_t max = tmem_reservation_cost(RESERVED) + MIB;
+
+	fixture_open(&f, max, RESERVED);
+	assert_int_equal(limit(&f, 1, 3 * MIB, 0, 0), 0);
+	pool_open(&f, 2, P);
+	for (unsigned int i = 0; i < ARRAY_SIZE(ending); i++) {
+		pool_open(&f, 1, P);
+		fill(&f, 1, 0, 4 * MIB);
+		ending[i] = pool_get(f.tenant, 1); /* as an op has it */
+		assert_int_equal(tmem_pool_destroy(f.tenant, 1), 0);
+		fixture_check(&f);
+	}
+	pool_open(&f, 1, P);
+	/* A little beyond there may be room. */
+	assert_in_range(tmem_tenant_persistent_raw(f.tenant), RESERVED,
+			RESERVED + 2 * MIB);
+	assert_in_range(stats_of(&f).held_bytes, RESERVED, max + MIB / 2);
+	assert_in_range(fill(&f, 1, 0, 3 * MIB), 0, 8);
+	/* Once they are gone the new one has it all. */
+	for (unsigned int i = 0; i < ARRAY_SIZE(ending); i++)
+		pool_put(ending[i]);
+	fixture_check(&f);
+	fill(&f, 2, 0, 2 * RESERVED);
+	assert_int_equal(fill(&f, 1, 0, 3 * MIB), 3 * MIB / PAGE);
+	fixture_close(&f);
+}
+
+/* Pools without a page are memory, too. */
+static void pools_in_a_loop(void **state)
+{
+	struct tmem_pool_params params = { P, 12 };
+	uint64_t before;
+	struct fixture f;
+
+	fixture_open(&f, ROOM, RESERVED);
+	before = stats_of(&f).held_bytes;
+	for (uint32_t i = 0; i < TMEM_MAX_POOLS; i++)
+		assert_int_equal(tmem_pool_create(f.tenant, i, &params, NULL),
+				 0);
+	assert_in_range(stats_of(&f).held_bytes - before,
+			TMEM_MAX_POOLS * sizeof(struct tmem_pool), 4 * MIB);
+	for (unsigned int i = 0; i < 20000; i++) {
+		assert_int_equal(tmem_pool_destroy(f.tenant, i % 256), 0);
+		assert_int_equal(
+			tmem_pool_create(f.tenant, i % 256, &params, NULL), 0);
+	}
+	/* Nobody has called tmem_step(). */
+	assert_in_range(stats_of(&f).held_bytes - before, 0, 16 * MIB);
+	tmem_tenant_reset(f.tenant);
+	while (tmem_step(f.store, 1024))
+		;
+	assert_in_range(stats_of(&f).held_bytes, 0, before + MIB / 8);
 	fixture_close(&f);
 }
 
@@ -327,6 +391,8 @@ int main(void)
 		cmocka_unit_test(own_reservation_is_not_all),
 		cmocka_unit_test(own_reservation_changes),
 		cmocka_unit_test(limits_outlive_pools),
+		cmocka_unit_test(ending_pool_keeps_its_part),
+		cmocka_unit_test(pools_in_a_loop),
 		cmocka_unit_test(ephemeral_pool_keeps_its_limit),
 		cmocka_unit_test(lower_limits_evict),
 		cmocka_unit_test(persistent_limit_is_for_best_effort),
