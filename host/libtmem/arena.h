@@ -210,8 +210,8 @@ unsigned int evict_queue(struct tmem_object *object, uint64_t index,
 /* An exclusive get took the page, which is about to be freed. */
 void evict_note_taken(struct tmem_object *object, uint64_t index);
 /*
- * A get missed the page: was it evicted lately?  @seed: codec_seed() of its
- * object, which may be gone.
+ * A get missed the page: was it evicted lately, and is this the first one since
+ * that missed it?  @seed: codec_seed() of its object, which may be gone.
  */
 bool evict_lost(struct tmem_pool *pool, uint32_t seed, uint64_t index);
 /* Is the span among the older half of its queue?  arena->lock held. */

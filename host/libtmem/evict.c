@@ -107,14 +107,6 @@ static void ghost_add(struct arena *arena, uint64_t key, bool taken)
 	*word = *word << 16 | ghost_mark(key);
 }
 
-static bool word_has(uint64_t word, uint16_t mark)
-{
-	for (unsigned int shift = 0; shift < 64; shift += 16)
-		if ((uint16_t)(word >> shift) == mark)
-			return true;
-	return false;
-}
-
 static bool word_forget(uint64_t *word, uint16_t mark)
 {
 	for (unsigned int shift = 0; shift < 64; shift += 16) {
@@ -141,6 +133,7 @@ bool evict_lost(struct tmem_pool *pool, uint32_t seed, uint64_t index)
 {
 	struct arena *arena = pool->arena;
 	uint64_t key = ghost_key_of(seed, index);
+	uint16_t mark = ghost_mark(key);
 	struct ghost *ghost;
 	bool lost;
 
@@ -149,8 +142,11 @@ bool evict_lost(struct tmem_pool *pool, uint32_t seed, uint64_t index)
 		return false;
 	pthread_mutex_lock(&arena->lock);
 	ghost = ghost_of(arena, key);
-	lost = ghost && word_has(*ghost_word(ghost->lost, LOST_WORDS, key),
-				 ghost_mark(key));
+	lost = ghost &&
+	       word_forget(ghost_word(ghost->lost, LOST_WORDS, key), mark);
+	/* Known still, to whoever puts it; but counted once. */
+	if (lost)
+		ghost_add(arena, key, true);
 	pthread_mutex_unlock(&arena->lock);
 	return lost;
 }

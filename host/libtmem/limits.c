@@ -435,7 +435,10 @@ void tmem_tenant_get_limits(struct tmem_tenant *tenant,
 	pthread_mutex_lock(&store->lock);
 	limits->persistent_reserved = tenant->reserved;
 	limits->persistent_max = MIN(tenant->persistent_max, store->max_bytes);
-	limits->ephemeral_max = MIN(tenant->ephemeral_max, store->max_bytes);
+	limits->ephemeral_max =
+		tenant->ephemeral_max
+			? MIN(tenant->ephemeral_max, store->max_bytes)
+			: UINT64_MAX;
 	limits->weight = tenant->weight;
 	pthread_mutex_unlock(&store->lock);
 }

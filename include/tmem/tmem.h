@@ -32,7 +32,8 @@
  *    and 1 MiB are not promised: tmem_reservation_cost().)
  * 3. Ephemeral: a page may vanish at any time.  A get may ask for its removal
  *    (TMEM_GET_EXCLUSIVE).
- * 4. After a get that missed, gets miss until the next accepted put.
+ * 4. After a get that missed, gets miss until the next accepted put, or until
+ *    tmem_unretire() gives back what another get had taken.
  * 5. An op on one page takes effect at one instant between submission and
  *    completion.  Pages of a run are independent of one another.
  * 6. Damaged memory of the host is an error to the owner of its page, and nobody
@@ -231,7 +232,8 @@ struct tmem_limits {
 	uint64_t persistent_reserved;
 	/*
 	 * Held bytes of persistent pages beyond which puts that exceed the
-	 * reservation are refused.  0: the store's max_bytes.
+	 * reservation are refused.  0: the store's max_bytes.  Else at least
+	 * tmem_reservation_cost(persistent_reserved), or it is -EINVAL.
 	 */
 	uint64_t persistent_max;
 	/*
@@ -326,7 +328,11 @@ void tmem_tenant_drop(struct tmem_tenant *tenant);
 int tmem_tenant_set_limits(struct tmem_tenant *tenant,
 			   const struct tmem_limits *limits);
 
-/* The limits in force: 0 and UINT64_MAX replaced by what they stand for. */
+/*
+ * The limits in force: 0 replaced by what it stands for now; set again, that
+ * stays where it is when the store's max_bytes changes.  UINT64_MAX is what it
+ * was.  Any thread; @tenant and @limits are never NULL.
+ */
 void tmem_tenant_get_limits(struct tmem_tenant *tenant,
 			    struct tmem_limits *limits);
 
@@ -584,7 +590,9 @@ struct tmem_stats {
 	 * Of the misses, those of pages that were evicted lately: what more
 	 * memory would have kept.  About: a store remembers one lost page for
 	 * each 4 KiB that ephemeral pages take, and none of those that it lost
-	 * after they had been got.  On the other side it knows pages by marks
+	 * after they had been got, or for their pool's own limit.  A lost page
+	 * counts once, until it is put and lost again; if it was flushed
+	 * meanwhile, too.  On the other side it knows pages by marks
 	 * of 16 bits, so one miss in 16384 is taken for a lost page's; and of a
 	 * pool that is made again under its number, misses of what the last one
 	 * lost may count.

@@ -569,6 +569,30 @@ static void put_with_lock_limit(rlim_t bytes, int expected)
 	assert_int_equal(WEXITSTATUS(status), expected);
 }
 
+/* What is read can be set: with another weight, say. */
+static void limits_are_read_as_set(void **state)
+{
+	struct tmem_limits limits = { .ephemeral_max = UINT64_MAX };
+	struct fixture f;
+
+	fixture_open(&f, 16 * MIB, 0);
+	pool_open(&f, 1, 0);
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), 0);
+	tmem_tenant_get_limits(f.tenant, &limits);
+	assert_true(limits.ephemeral_max == UINT64_MAX);
+	assert_true(limits.persistent_max == 16 * MIB);
+	limits.weight = 7;
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), 0);
+	assert_int_equal(put(&f, 1, 1, 0, 3), TMEM_PAGE_REFUSED);
+	limits.ephemeral_max = 0;
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), 0);
+	tmem_tenant_get_limits(f.tenant, &limits);
+	assert_true(limits.ephemeral_max == 16 * MIB);
+	assert_int_equal(limits.weight, 7);
+	assert_int_equal(put(&f, 1, 1, 0, 3), TMEM_PAGE_OK);
+	fixture_close(&f);
+}
+
 static void what_cannot_be_locked_is_refused(void **state)
 {
 	struct rlimit limit;
@@ -605,6 +629,7 @@ int main(void)
 		cmocka_unit_test(hugetlb_pages_are_resident),
 		cmocka_unit_test(pressure_ends),
 		cmocka_unit_test(pressure_from_outside),
+		cmocka_unit_test(limits_are_read_as_set),
 		cmocka_unit_test(what_cannot_be_locked_is_refused),
 	};
 
