@@ -235,6 +235,34 @@ struct tmem_object *object_get(struct tmem_pool *pool,
 	return object;
 }
 
+/* New objects after which a table that is too small makes room for itself. */
+#define BUCKETS_PATIENCE 64
+
+/*
+ * In a store that is full nothing is left for the table: a guest that has filled
+ * it with one large object, and goes on with small ones, would search chains as
+ * long as there are objects.  Then something else makes way.  As object_link()
+ * asks later, under a lock, somebody may have taken the room: there is a next
+ * time.
+ */
+static void buckets_make_room(struct tmem_pool *pool)
+{
+	size_t bytes = 0;
+
+	pthread_mutex_lock(&pool->lock);
+	if (pool->num_objects > pool->buckets &&
+	    pool->num_objects % BUCKETS_PATIENCE == 0) {
+		unsigned int segment = bucket_segment(pool->buckets);
+
+		if (segment < BUCKET_SEGMENTS && !pool->bucket[segment])
+			bytes = segment_buckets(segment) * sizeof(uint32_t);
+	}
+	pthread_mutex_unlock(&pool->lock);
+	if (bytes)
+		store_may_grow(pool->tenant, arena_index_grows(pool->arena),
+			       bytes, false);
+}
+
 int object_get_or_make(struct tmem_pool *pool,
 		       const uint8_t id[TMEM_OBJECT_SIZE], bool guaranteed,
 		       struct tmem_object **out)
@@ -246,6 +274,7 @@ int object_get_or_make(struct tmem_pool *pool,
 	*out = object;
 	if (object)
 		return 0;
+	buckets_make_room(pool);
 	error = cell_alloc(pool->arena, CELL_OBJECT, guaranteed, &cell);
 	if (error)
 		return error;

@@ -161,6 +161,28 @@ static void lost_pages_are_known(void **state)
 	fixture_close(&f);
 }
 
+/* A large file, then many small ones: looking for one does not take longer. */
+static void table_of_a_full_store_grows(void **state)
+{
+	struct tmem_pool *pool;
+	struct fixture f;
+
+	fixture_open(&f, 32 * MIB, 0);
+	pool_open(&f, 1, 0);
+	for (uint64_t n = 0; n < 32 * MIB / PAGE; n++)
+		assert_int_equal(put(&f, 1, 1, n, 4 * n + 3), TMEM_PAGE_OK);
+	assert_true(stats_of(&f).evictions > 0);
+	for (uint64_t n = 0; n < 100000; n++)
+		assert_int_equal(put(&f, 1, 2 + n, 0, 4 * n), TMEM_PAGE_OK);
+	pool = pool_get(f.tenant, 1);
+	print_message("# %u buckets, %llu objects\n", pool->buckets,
+		      (unsigned long long)pool->num_objects);
+	assert_true(pool->num_objects > 50000);
+	assert_true(pool->buckets > pool->num_objects / 2);
+	pool_put(pool);
+	fixture_close(&f);
+}
+
 static uint64_t refaults_of_hot(struct fixture *f)
 {
 	uint64_t before = stats_of(f).refaults;
@@ -385,6 +407,7 @@ int main(void)
 		cmocka_unit_test(what_is_not_used_goes),
 		cmocka_unit_test(taken_pages_are_known),
 		cmocka_unit_test(lost_pages_are_known),
+		cmocka_unit_test(table_of_a_full_store_grows),
 		cmocka_unit_test(refaults_are_counted),
 		cmocka_unit_test(no_refaults_where_nothing_was_evicted),
 		cmocka_unit_test(rewritten_pages_stay),
