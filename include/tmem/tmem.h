@@ -53,7 +53,8 @@
  *
  * Bad input: a size, a count, a number, a flag that is out of range is -EINVAL,
  * as is NULL where something is to be read or written, and nothing has
- * happened.  A handle (store, tenant, ctx) that is none, has ended, or is not of
+ * happened.  Functions that return void cannot say so: they take no NULL, but
+ * where their comment allows it.  A handle (store, tenant, ctx) that is none, has ended, or is not of
  * the store that the other one is of, is a bug of the caller's that no errno
  * mends.  A debug build of the library (NDEBUG not defined: meson's buildtype
  * other than release) says which function was called with it, in one line on
@@ -204,7 +205,9 @@ uint64_t tmem_reservation_fit(uint64_t max_bytes);
  * to visit at most, but for the rest of a span.  Returns how many were
  * visited; 0: nothing is left to do.  Ops that find the store short of space
  * help by themselves; whoever owns the store calls this while it is idle (some
- * 10 ms after ops) until it returns 0.
+ * 10 ms after ops) until it returns 0, and now and then while it is busy: a store
+ * that grows, and is never stepped, can hold nearly twice of what it needs until
+ * its limit makes it pack.
  */
 unsigned int tmem_step(struct tmem_store *store, unsigned int pages);
 
@@ -508,7 +511,7 @@ struct tmem_op {
 
 /*
  * Make a context for one thread.  @ctx: set on success; the caller destroys it
- * when none of its ops is in flight.  -ENOMEM.
+ * when none of its ops is in flight (NULL is allowed).  -ENOMEM.
  */
 int tmem_ctx_create(struct tmem_store *store, struct tmem_ctx **ctx);
 void tmem_ctx_destroy(struct tmem_ctx *ctx);
@@ -568,7 +571,10 @@ struct tmem_stats {
 	uint64_t held_bytes;	     /* of the host, all in */
 	/* The most it ever was: of the whole store; of a pool no peak is kept. */
 	uint64_t held_peak_bytes;
-	/* Of pools and objects that have ended, not freed yet. */
+	/*
+	 * Of pools and objects that have ended, not freed yet: of the store,
+	 * whatever was asked; 0 of a pool.
+	 */
 	uint64_t draining_pages;
 	/*
 	 * Of held_bytes, what tmem_shrink() could give back, about: memory that
@@ -662,6 +668,7 @@ enum tmem_codec {
 	TMEM_CODEC_LZ4,	     /* an LZ4 block */
 	TMEM_CODEC_RAW,	     /* the page */
 	TMEM_CODEC_OPAQUE,   /* the guest's own: as it was put */
+	TMEM_CODEC_ZSTD,     /* a zstd frame */
 };
 
 /*
@@ -676,8 +683,9 @@ int tmem_pool_attach_shared(struct tmem_tenant *tenant, uint32_t pool,
 /*
  * Spill cold pages of the store to @path, a file or block device, @bytes of it
  * at most.  Gets of spilled pages are -EINPROGRESS, and complete in tmem_poll().
- * @tier: set; the caller detaches it, which brings all pages back or is
- * -ENOSPC.
+ * @tier: set; the caller detaches it before the store is destroyed, which brings
+ * all pages back or is -ENOSPC.  -ENOENT and the like: as open(2) of @path, which
+ * is the tier's alone as long as it is attached.
  */
 struct tmem_tier;
 int tmem_tier_attach(struct tmem_store *store, const char *path, uint64_t bytes,
@@ -702,18 +710,29 @@ int tmem_track_stop(struct tmem_tenant *tenant);
 int tmem_export(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
 		const struct tmem_key *key, void *bytes, uint32_t size,
 		uint32_t *length, enum tmem_codec *codec);
-/* Room for @bytes of what is going to be imported, or -ENOSPC. */
+/*
+ * Room for @bytes (raw) of what is going to be imported, or -ENOSPC.  They count
+ * as the tenant's until they are imported, or another call says 0.
+ */
 int tmem_import_reserve(struct tmem_tenant *tenant, uint64_t bytes);
 /*
- * The page is somewhere else for the time being: gets wait for its import.
+ * The page is somewhere else for the time being: gets of it are -EINPROGRESS
+ * until it is imported.  -EEXIST: it is here.
  */
 int tmem_import_remote(struct tmem_tenant *tenant, const struct tmem_key *key);
-/* An exported page, only where it is still remote or nothing was put since. */
+/*
+ * An exported page, @length bytes as @codec says, only where it is still remote
+ * or nothing was put since: else -EEXIST.  -EIO: these are no bytes of a page.
+ */
 int tmem_import(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
 		const struct tmem_key *key, const void *bytes, uint32_t length,
 		enum tmem_codec codec);
 
-/* Have @notify called, by the thread that finds it, at what @events say. */
+/*
+ * Have @notify called at what @events say, by the thread that finds it, which has
+ * no lock of the library's; it may call what it likes but tmem_store_destroy().
+ * @opaque is the caller's.  @events 0: no more.
+ */
 #define TMEM_EVENT_PRESSURE 0x1u /* tmem_tenant_pressure() is another */
 #define TMEM_EVENT_DAMAGE   0x2u /* a page was TMEM_PAGE_IO */
 int tmem_event_notify(struct tmem_store *store, uint32_t events,
