@@ -263,6 +263,8 @@ void pool_free(struct tmem_pool *pool);
  */
 /* Free pages of dead pools. */
 unsigned int store_drain(struct tmem_store *store, unsigned int max);
+/* Of those of one tenant. */
+unsigned int tenant_drain(struct tmem_tenant *tenant, unsigned int max);
 /* Call @work for every tenant until @max is used up. */
 unsigned int each_tenant(struct tmem_store *store, unsigned int max,
 			 unsigned int (*work)(struct tmem_tenant *t,

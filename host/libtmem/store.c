@@ -119,27 +119,44 @@ void tmem_store_destroy(struct tmem_store *store)
 
 /* ------------------------------------------------------------- background */
 
-/* tenants_lock held: no tenant goes while a pool of its drains. */
-static unsigned int drain_locked(struct tmem_store *store, unsigned int max)
+/*
+ * The first dead pool, of @tenant alone if there is one, or NULL.  Off the list
+ * while it is drained: one drainer a pool.
+ */
+static struct tmem_pool *dead_take(struct tmem_store *store,
+				   const struct tmem_tenant *tenant)
+{
+	struct tmem_pool *pool = NULL;
+
+	pthread_mutex_lock(&store->lock);
+	for (struct list *l = store->dead.next; l != &store->dead && !pool;
+	     l = l->next) {
+		pool = container_of(l, struct tmem_pool, link);
+		if (tenant && pool->tenant != tenant)
+			pool = NULL;
+	}
+	if (pool)
+		list_del(&pool->link);
+	pthread_mutex_unlock(&store->lock);
+	return pool;
+}
+
+/*
+ * Pools of @tenant, or of all.  No tenant goes while a pool of its drains, as
+ * tenants_lock is held.
+ */
+static unsigned int drain(struct tmem_store *store,
+			  const struct tmem_tenant *tenant, unsigned int max)
 {
 	unsigned int done = 0;
 
+	pthread_rwlock_rdlock(&store->tenants_lock);
 	while (done < max) {
-		struct tmem_pool *pool = NULL;
-		unsigned int visited;
+		struct tmem_pool *pool = dead_take(store, tenant);
 
-		/* Off the list while it is drained: one drainer a pool. */
-		pthread_mutex_lock(&store->lock);
-		if (!list_empty(&store->dead)) {
-			pool = container_of(store->dead.next, struct tmem_pool,
-					    link);
-			list_del(&pool->link);
-		}
-		pthread_mutex_unlock(&store->lock);
 		if (!pool)
 			break;
-		visited = pool_drain(pool, max - done);
-		done += visited + 1;
+		done += pool_drain(pool, max - done) + 1;
 		if (done <= max) {
 			pool_free(pool);
 			continue;
@@ -148,17 +165,18 @@ static unsigned int drain_locked(struct tmem_store *store, unsigned int max)
 		list_add_tail(&store->dead, &pool->link);
 		pthread_mutex_unlock(&store->lock);
 	}
+	pthread_rwlock_unlock(&store->tenants_lock);
 	return done;
 }
 
 unsigned int store_drain(struct tmem_store *store, unsigned int max)
 {
-	unsigned int done;
+	return drain(store, NULL, max);
+}
 
-	pthread_rwlock_rdlock(&store->tenants_lock);
-	done = drain_locked(store, max);
-	pthread_rwlock_unlock(&store->tenants_lock);
-	return done;
+unsigned int tenant_drain(struct tmem_tenant *tenant, unsigned int max)
+{
+	return drain(tenant->store, tenant, max);
 }
 
 unsigned int each_tenant(struct tmem_store *store, unsigned int max,

@@ -335,6 +335,48 @@ static void memory_is_taken_under_quiesce(void **state)
 	fixture_close(&f);
 }
 
+/* --------------------------------------------------- tenants beside others */
+
+static void open_other(struct fixture *f, struct fixture *other)
+{
+	struct tmem_limits none = { 0 };
+
+	*other = *f;
+	assert_int_equal(
+		tmem_tenant_open(f->store, "other", &none, &other->tenant), 0);
+}
+
+/*
+ * Who is dropped waits for pages of its own.  Others' pools may end as fast as
+ * anybody drains them, and it would never be over.
+ */
+static void drop_drains_its_own(void **state)
+{
+	struct fixture f, other;
+
+	fixture_open(&f, 64 * MIB, 0);
+	open_other(&f, &other);
+	for (uint32_t id = 0; id < 4; id++) {
+		pool_open(&f, id, 0);
+		pool_open(&other, id, 0);
+		for (uint64_t i = 0; i < 100; i++) {
+			assert_int_equal(put(&f, id, 1, i, 3), TMEM_PAGE_OK);
+			assert_int_equal(put(&other, id, 1, i, 3),
+					 TMEM_PAGE_OK);
+		}
+		/* In turns in the list of what drains. */
+		assert_int_equal(tmem_pool_destroy(f.tenant, id), 0);
+		if (id % 2)
+			assert_int_equal(tmem_pool_destroy(other.tenant, id),
+					 0);
+	}
+	assert_int_equal(stats_of(&f).draining_pages, 600);
+	tmem_tenant_drop(other.tenant);
+	assert_int_equal(stats_of(&f).draining_pages, 400);
+	assert_int_equal(stats_of(&f).ephemeral_pages, 0);
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -343,6 +385,7 @@ int main(void)
 		cmocka_unit_test(check_while_ops_wait),
 		cmocka_unit_test(op_stays_in_its_pool),
 		cmocka_unit_test(memory_is_taken_under_quiesce),
+		cmocka_unit_test(drop_drains_its_own),
 	};
 
 	return cmocka_run_group_tests_name("store-law", tests, NULL, NULL);
