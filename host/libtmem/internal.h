@@ -277,6 +277,8 @@ unsigned int tenant_recompress(struct tmem_tenant *tenant, unsigned int max);
 /* Idle memory back to the host, the reserve too. */
 unsigned int tenant_release(struct tmem_tenant *tenant, unsigned int max);
 unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max);
+/* Of who has most ephemeral pages for its weight. */
+unsigned int store_evict(struct tmem_store *store, unsigned int max);
 
 /* What the walk of tmem_check() returns where @message says what is wrong. */
 #define FAULT(...) (snprintf(message, size, __VA_ARGS__), -EUCLEAN)

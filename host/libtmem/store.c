@@ -336,6 +336,9 @@ unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max)
 	return pages;
 }
 
+/* Pages after which it is asked anew who has most for its weight. */
+#define EVICT_SLICE 256u
+
 uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)
 {
 	unsigned int pages = MIN(bytes / ARENA_PAGE + 1, UINT32_MAX / 2);
@@ -346,7 +349,8 @@ uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)
 	done = each_tenant(store, pages, tenant_release);
 	if (done < pages && each_tenant(store, UINT32_MAX / 2, tenant_compact))
 		done += each_tenant(store, pages - done, tenant_release);
-	while (done < pages && each_tenant(store, pages - done, tenant_evict))
+	while (done < pages &&
+	       store_evict(store, MIN(pages - done, EVICT_SLICE)))
 		done += each_tenant(store, UINT32_MAX / 2, tenant_release);
 	each_tenant(store, pages, tenant_clean);
 	return (uint64_t)done * ARENA_PAGE;
