@@ -261,6 +261,11 @@ void pool_free(struct tmem_pool *pool);
  * Work in the background, and for ops in need: @max pages or words at most;
  * how many there were.
  */
+/*
+ * As many at most, but in tmem_step(), before tenants_lock is let go of: who
+ * waits to write it keeps others from reading it.
+ */
+#define TENANTS_TURN 1024u
 /* Free pages of dead pools. */
 unsigned int store_drain(struct tmem_store *store, unsigned int max);
 /* Of those of one tenant. */
@@ -276,6 +281,8 @@ unsigned int tenant_compact(struct tmem_tenant *tenant, unsigned int max);
 unsigned int tenant_recompress(struct tmem_tenant *tenant, unsigned int max);
 /* Idle memory back to the host, the reserve too. */
 unsigned int tenant_release(struct tmem_tenant *tenant, unsigned int max);
+/* The same, all of it, in turns.  No lock is held. */
+void tenant_give_back(struct tmem_tenant *tenant);
 unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max);
 /* Of who has most ephemeral pages for its weight. */
 unsigned int store_evict(struct tmem_store *store, unsigned int max);

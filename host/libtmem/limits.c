@@ -408,33 +408,40 @@ int limits_apply(struct tmem_tenant *tenant, const struct tmem_limits *limits)
 	return 0;
 }
 
+/* A turn of what lowers ephemeral pages to their limit; false: that is all. */
+static bool enforce_turn(struct tmem_tenant *tenant)
+{
+	struct tmem_store *store = tenant->store;
+	uint64_t held = arena_held(&tenant->ephemeral);
+	uint64_t max = tenant->ephemeral_max, pages;
+	bool progress;
+
+	if (held <= max)
+		return false;
+	pages = MIN((held - max) / ARENA_PAGE + 1, TENANTS_TURN);
+	pthread_rwlock_rdlock(&store->tenants_lock);
+	progress = arena_punch(&tenant->ephemeral, TENANTS_TURN, true) ||
+		   tenant_clean(tenant, TENANTS_TURN) ||
+		   tenant_evict(tenant, pages);
+	pthread_rwlock_unlock(&store->tenants_lock);
+	return progress;
+}
+
 int tmem_tenant_set_limits(struct tmem_tenant *tenant,
 			   const struct tmem_limits *limits)
 {
 	struct tmem_store *store;
-	bool progress = true;
 	int error;
 
 	CHECK_TENANT(tenant);
 	if (!limits)
 		return -EINVAL;
 	store = tenant->store;
-	pthread_rwlock_rdlock(&store->tenants_lock);
 	pthread_mutex_lock(&store->lock);
 	error = limits_apply(tenant, limits);
 	pthread_mutex_unlock(&store->lock);
-	while (!error && progress) {
-		uint64_t held = arena_held(&tenant->ephemeral);
-		uint64_t max = tenant->ephemeral_max;
-
-		if (held <= max)
-			break;
-		progress = tenant_evict(tenant, (held - max) / ARENA_PAGE + 1);
-		progress |= tenant_clean(tenant, UINT32_MAX) > 0;
-		progress |=
-			arena_punch(&tenant->ephemeral, UINT32_MAX, true) > 0;
-	}
-	pthread_rwlock_unlock(&store->tenants_lock);
+	while (!error && enforce_turn(tenant))
+		;
 	return error;
 }
 

@@ -142,11 +142,12 @@ static struct tmem_pool *dead_take(struct tmem_store *store,
 }
 
 /*
- * Pools of @tenant, or of all.  No tenant goes while a pool of its drains, as
- * tenants_lock is held.
+ * Pools of @tenant, or of all, in one turn.  No tenant goes while a pool of its
+ * drains, as tenants_lock is held.
  */
-static unsigned int drain(struct tmem_store *store,
-			  const struct tmem_tenant *tenant, unsigned int max)
+static unsigned int drain_turn(struct tmem_store *store,
+			       const struct tmem_tenant *tenant,
+			       unsigned int max)
 {
 	unsigned int done = 0;
 
@@ -169,6 +170,19 @@ static unsigned int drain(struct tmem_store *store,
 	return done;
 }
 
+static unsigned int drain(struct tmem_store *store,
+			  const struct tmem_tenant *tenant, unsigned int max)
+{
+	unsigned int done = 0, turn, n;
+
+	do {
+		turn = MIN(max - done, TENANTS_TURN);
+		n = drain_turn(store, tenant, turn);
+		done += n;
+	} while (n >= turn && done < max);
+	return done;
+}
+
 unsigned int store_drain(struct tmem_store *store, unsigned int max)
 {
 	return drain(store, NULL, max);
@@ -183,14 +197,20 @@ unsigned int each_tenant(struct tmem_store *store, unsigned int max,
 			 unsigned int (*work)(struct tmem_tenant *t,
 					      unsigned int max))
 {
-	unsigned int done = 0;
+	unsigned int done = 0, turn, n;
 
-	pthread_rwlock_rdlock(&store->tenants_lock);
-	for (struct list *l = store->tenants.next;
-	     l != &store->tenants && done < max; l = l->next)
-		done += work(container_of(l, struct tmem_tenant, link),
-			     max - done);
-	pthread_rwlock_unlock(&store->tenants_lock);
+	/* From the first tenant on in each turn, as others may be gone. */
+	do {
+		turn = MIN(max - done, TENANTS_TURN);
+		n = 0;
+		pthread_rwlock_rdlock(&store->tenants_lock);
+		for (struct list *l = store->tenants.next;
+		     l != &store->tenants && n < turn; l = l->next)
+			n += work(container_of(l, struct tmem_tenant, link),
+				  turn - n);
+		pthread_rwlock_unlock(&store->tenants_lock);
+		done += n;
+	} while (n >= turn && done < max);
 	return done;
 }
 
@@ -318,6 +338,18 @@ unsigned int tenant_release(struct tmem_tenant *tenant, unsigned int max)
 {
 	return arena_punch(&tenant->persistent, max, true) +
 	       arena_punch(&tenant->ephemeral, max, true);
+}
+
+void tenant_give_back(struct tmem_tenant *tenant)
+{
+	struct tmem_store *store = tenant->store;
+	unsigned int done;
+
+	do {
+		pthread_rwlock_rdlock(&store->tenants_lock);
+		done = tenant_release(tenant, TENANTS_TURN);
+		pthread_rwlock_unlock(&store->tenants_lock);
+	} while (done >= TENANTS_TURN);
 }
 
 /* Same-filled pages that one call takes, where it need not be fewer. */

@@ -258,7 +258,7 @@ void tmem_tenant_drop(struct tmem_tenant *tenant)
 		 * Back to the host at once: who remains wants the room.
 		 */
 		while (tenant_drain(tenant, 4096))
-			tenant_release(tenant, UINT32_MAX);
+			tenant_give_back(tenant);
 		/*
 		 * Whoever still has a pool of it in hand is waited for, but
 		 * nothing is drained meanwhile, as nobody else gets the lock.
