@@ -209,6 +209,14 @@ struct tmem_store {
 	pthread_rwlock_t quiesce;
 };
 
+/*
+ * Read quiesce.  Not twice at a time by one thread: who waits to write comes
+ * before those that begin to read, as ops are never all over at once.  Debug
+ * builds abort.
+ */
+void quiesce_read(struct tmem_store *store);
+void quiesce_done(struct tmem_store *store);
+
 static inline void *store_zalloc(struct tmem_store *store, size_t size)
 {
 	return store->memory.zalloc(store->memory_opaque, size);

@@ -2,6 +2,7 @@
 /*
  * Stores, and work in the background: draining, packing, giving memory back
  */
+#include <assert.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -90,11 +91,12 @@ int tmem_store_create(const struct tmem_store_config *config,
 	if (getrandom(&store->secret, sizeof(store->secret), GRND_NONBLOCK) < 0)
 		store->secret = (uintptr_t)store ^ getpid();
 	pthread_mutex_init(&store->lock, NULL);
-	pthread_rwlock_init(&store->quiesce, NULL);
-	/* Steppers hold it for reading nearly always: who adds must get it. */
+	/* Ops and steppers nearly always read them: who writes must get them.
+	 */
 	pthread_rwlockattr_init(&attr);
 	pthread_rwlockattr_setkind_np(
 		&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&store->quiesce, &attr);
 	pthread_rwlock_init(&store->tenants_lock, &attr);
 	pthread_rwlockattr_destroy(&attr);
 	headroom_init(&store->headroom, config);
@@ -115,6 +117,29 @@ void tmem_store_destroy(struct tmem_store *store)
 	live_check_last(__func__, store);
 	live_remove(&store->live);
 	store_end(store);
+}
+
+/* ---------------------------------------------------------------- quiesce */
+
+#ifndef NDEBUG
+static _Thread_local bool reads_quiesce;
+#endif
+
+void quiesce_read(struct tmem_store *store)
+{
+#ifndef NDEBUG
+	assert(!reads_quiesce);
+	reads_quiesce = true;
+#endif
+	pthread_rwlock_rdlock(&store->quiesce);
+}
+
+void quiesce_done(struct tmem_store *store)
+{
+	pthread_rwlock_unlock(&store->quiesce);
+#ifndef NDEBUG
+	reads_quiesce = false;
+#endif
 }
 
 /* ------------------------------------------------------------- background */
