@@ -276,7 +276,6 @@ static int limits_change(struct tmem_tenant *tenant, uint32_t id,
 /* What is beyond a lower limit goes: ephemeral pages. */
 static void limits_enforce(struct tmem_tenant *tenant, uint32_t id)
 {
-	struct tmem_store *store = tenant->store;
 	struct tmem_pool *pool = pool_get(tenant, id);
 
 	if (!pool)
@@ -284,9 +283,7 @@ static void limits_enforce(struct tmem_tenant *tenant, uint32_t id)
 	if (!pool->arena->persistent)
 		clock_trim(pool);
 	pool_put(pool);
-	pthread_rwlock_rdlock(&store->tenants_lock);
-	tenant_release(tenant, UINT32_MAX);
-	pthread_rwlock_unlock(&store->tenants_lock);
+	tenant_give_back(tenant);
 }
 
 int tmem_pool_set_limits(struct tmem_tenant *tenant, uint32_t id,
@@ -303,10 +300,13 @@ int tmem_pool_set_limits(struct tmem_tenant *tenant, uint32_t id,
 		return -EINVAL;
 	store = tenant->store;
 	fresh = store_zalloc(store, POOL_LIMITS_BYTES);
-	/* As tmem_check(): no page comes or goes until they are counted anew.
+	/*
+	 * No page comes or goes until they are counted anew: a persistent
+	 * pool's do in ops alone, and with all others where it ends, under
+	 * tenant->lock.  Ops wait, so they must not wait for who packs or
+	 * evicts: tenants_lock is not taken.
 	 */
 	pthread_rwlock_wrlock(&store->quiesce);
-	pthread_rwlock_wrlock(&store->tenants_lock);
 	pthread_mutex_lock(&tenant->lock);
 	if (!tenant->pool_limits) {
 		tenant->pool_limits = fresh;
@@ -315,7 +315,6 @@ int tmem_pool_set_limits(struct tmem_tenant *tenant, uint32_t id,
 	error = tenant->pool_limits ? limits_change(tenant, id, limits)
 				    : -ENOMEM;
 	pthread_mutex_unlock(&tenant->lock);
-	pthread_rwlock_unlock(&store->tenants_lock);
 	pthread_rwlock_unlock(&store->quiesce);
 	store_free(store, fresh);
 	if (!error)

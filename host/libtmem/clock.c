@@ -132,9 +132,9 @@ void clock_trim(struct tmem_pool *pool)
 			clock.bytes = UINT64_MAX; /* same-filled ones, too */
 		else if (stored <= max)
 			break;
-		pthread_rwlock_rdlock(&store->quiesce);
+		quiesce_read(store);
 		clock_run(&clock, pool);
-		pthread_rwlock_unlock(&store->quiesce);
+		quiesce_done(store);
 	}
 }
 

@@ -220,6 +220,14 @@ struct tmem_store {
 	pthread_rwlock_t quiesce;
 };
 
+/*
+ * Read quiesce.  Not twice at a time by one thread: who waits to write comes
+ * before those that begin to read, as ops are never all over at once.  Debug
+ * builds abort.
+ */
+void quiesce_read(struct tmem_store *store);
+void quiesce_done(struct tmem_store *store);
+
 static inline void *store_zalloc(struct tmem_store *store, size_t size)
 {
 	return store->memory.zalloc(store->memory_opaque, size);
@@ -272,8 +280,15 @@ void pool_free(struct tmem_pool *pool);
  * Work in the background, and for ops in need: @max pages or words at most;
  * how many there were.
  */
+/*
+ * As many at most, but in tmem_step(), before tenants_lock is let go of: who
+ * waits to write it keeps others from reading it.
+ */
+#define TENANTS_TURN 1024u
 /* Free pages of dead pools. */
 unsigned int store_drain(struct tmem_store *store, unsigned int max);
+/* Of those of one tenant. */
+unsigned int tenant_drain(struct tmem_tenant *tenant, unsigned int max);
 /* Call @work for every tenant until @max is used up. */
 unsigned int each_tenant(struct tmem_store *store, unsigned int max,
 			 unsigned int (*work)(struct tmem_tenant *t,
@@ -285,7 +300,11 @@ unsigned int tenant_compact(struct tmem_tenant *tenant, unsigned int max);
 unsigned int tenant_recompress(struct tmem_tenant *tenant, unsigned int max);
 /* Idle memory back to the host, the reserve too. */
 unsigned int tenant_release(struct tmem_tenant *tenant, unsigned int max);
+/* The same, all of it, in turns.  No lock is held. */
+void tenant_give_back(struct tmem_tenant *tenant);
 unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max);
+/* Of who has most ephemeral pages for its weight. */
+unsigned int store_evict(struct tmem_store *store, unsigned int max);
 
 /* What the walk of tmem_check() returns where @message says what is wrong. */
 #define FAULT(...) (snprintf(message, size, __VA_ARGS__), -EUCLEAN)

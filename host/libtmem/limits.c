@@ -213,12 +213,10 @@ bool store_has_room(struct tmem_tenant *tenant, enum grows grows,
 #define HELP_TRIES	      4
 #define HELP_TRIES_GUARANTEED 64
 
-/*
- * Whose ephemeral pages go: who holds most @bytes of them for its weight, or
- * NULL if nobody has any.  tenants_lock held.
+/* Who holds most @bytes of ephemeral pages for its weight; NULL: none has any.
  */
-static struct tmem_tenant *heaviest(struct tmem_store *store,
-				    uint64_t (*bytes)(struct arena *arena))
+static struct tmem_tenant *heaviest_by(struct tmem_store *store,
+				       uint64_t (*bytes)(struct arena *arena))
 {
 	struct tmem_tenant *found = NULL;
 	uint64_t most = 0;
@@ -239,6 +237,33 @@ static struct tmem_tenant *heaviest(struct tmem_store *store,
 	return found;
 }
 
+/* Whose ephemeral pages go, or NULL.  tenants_lock held. */
+static struct tmem_tenant *heaviest(struct tmem_store *store)
+{
+	struct tmem_tenant *found = heaviest_by(store, arena_page_bytes);
+
+	/* Same-filled pages have index alone. */
+	return found ? found : heaviest_by(store, arena_held);
+}
+
+unsigned int store_evict(struct tmem_store *store, unsigned int max)
+{
+	struct tmem_tenant *victim;
+	unsigned int evicted = 0;
+
+	pthread_rwlock_rdlock(&store->tenants_lock);
+	victim = heaviest(store);
+	if (victim)
+		evicted = tenant_evict(victim, max);
+	/* All that it has may be busy: then it is others' turn. */
+	for (struct list *l = store->tenants.next;
+	     l != &store->tenants && !evicted; l = l->next)
+		evicted = tenant_evict(
+			container_of(l, struct tmem_tenant, link), max);
+	pthread_rwlock_unlock(&store->tenants_lock);
+	return evicted;
+}
+
 /* Is it the tenant's own limit for ephemeral pages that keeps it from growing?
  */
 static bool own_limit(struct tmem_tenant *tenant, uint64_t bytes)
@@ -256,10 +281,7 @@ static bool evict_for(struct tmem_tenant *tenant, uint64_t bytes)
 
 	pthread_rwlock_rdlock(&store->tenants_lock);
 	if (!own_limit(tenant, bytes))
-		victim = heaviest(store, arena_page_bytes);
-	/* Same-filled pages have index alone. */
-	if (!victim)
-		victim = heaviest(store, arena_held);
+		victim = heaviest(store);
 	if (victim)
 		evicted = tenant_evict(victim, bytes / ARENA_PAGE);
 	if (evicted) {
@@ -274,7 +296,7 @@ static bool evict_for(struct tmem_tenant *tenant, uint64_t bytes)
 /*
  * Make room: what has ended, then what is idle, then what lies between the
  * tenant's pages, then ephemeral pages by weight; then, for what is guaranteed,
- * what lies between others' pages, and any ephemeral page.
+ * what lies between others' pages, and any ephemeral pages, by weight, too.
  */
 static bool make_room(struct tmem_tenant *tenant, uint64_t bytes,
 		      bool guaranteed)
@@ -298,7 +320,7 @@ static bool make_room(struct tmem_tenant *tenant, uint64_t bytes,
 	    (each_tenant(store, HELP_WORDS, tenant_clean) ||
 	     each_tenant(store, 64, tenant_release) ||
 	     each_tenant(store, HELP_WORDS, tenant_compact) ||
-	     each_tenant(store, bytes / ARENA_PAGE, tenant_evict))) {
+	     store_evict(store, bytes / ARENA_PAGE))) {
 		each_tenant(store, 64, tenant_release);
 		done++;
 	}
@@ -395,33 +417,40 @@ int limits_apply(struct tmem_tenant *tenant, const struct tmem_limits *limits)
 	return 0;
 }
 
+/* A turn of what lowers ephemeral pages to their limit; false: that is all. */
+static bool enforce_turn(struct tmem_tenant *tenant)
+{
+	struct tmem_store *store = tenant->store;
+	uint64_t held = arena_held(&tenant->ephemeral);
+	uint64_t max = tenant->ephemeral_max, pages;
+	bool progress;
+
+	if (held <= max)
+		return false;
+	pages = MIN((held - max) / ARENA_PAGE + 1, TENANTS_TURN);
+	pthread_rwlock_rdlock(&store->tenants_lock);
+	progress = arena_punch(&tenant->ephemeral, TENANTS_TURN, true) ||
+		   tenant_clean(tenant, TENANTS_TURN) ||
+		   tenant_evict(tenant, pages);
+	pthread_rwlock_unlock(&store->tenants_lock);
+	return progress;
+}
+
 int tmem_tenant_set_limits(struct tmem_tenant *tenant,
 			   const struct tmem_limits *limits)
 {
 	struct tmem_store *store;
-	bool progress = true;
 	int error;
 
 	CHECK_TENANT(tenant);
 	if (!limits)
 		return -EINVAL;
 	store = tenant->store;
-	pthread_rwlock_rdlock(&store->tenants_lock);
 	pthread_mutex_lock(&store->lock);
 	error = limits_apply(tenant, limits);
 	pthread_mutex_unlock(&store->lock);
-	while (!error && progress) {
-		uint64_t held = arena_held(&tenant->ephemeral);
-		uint64_t max = tenant->ephemeral_max;
-
-		if (held <= max)
-			break;
-		progress = tenant_evict(tenant, (held - max) / ARENA_PAGE + 1);
-		progress |= tenant_clean(tenant, UINT32_MAX) > 0;
-		progress |=
-			arena_punch(&tenant->ephemeral, UINT32_MAX, true) > 0;
-	}
-	pthread_rwlock_unlock(&store->tenants_lock);
+	while (!error && enforce_turn(tenant))
+		;
 	return error;
 }
 

@@ -386,9 +386,9 @@ static int put_page(struct tmem_ctx *ctx, struct tmem_object *object,
 			: codec_checksum(ctx->seed, index, encoded.data,
 					 encoded.length);
 	*length = encoded.length;
-	pthread_rwlock_rdlock(&ctx->store->quiesce);
+	quiesce_read(ctx->store);
 	error = put_encoded(object, index, left, &encoded);
-	pthread_rwlock_unlock(&ctx->store->quiesce);
+	quiesce_done(ctx->store);
 	return error;
 }
 
@@ -399,10 +399,10 @@ static int op_put(struct tmem_ctx *ctx, struct tmem_pool *pool,
 	struct tmem_object *object;
 	int no_object;
 
-	pthread_rwlock_rdlock(&ctx->store->quiesce);
+	quiesce_read(ctx->store);
 	no_object =
 		object_get_or_make(pool, op->object, raw_left(pool), &object);
-	pthread_rwlock_unlock(&ctx->store->quiesce);
+	quiesce_done(ctx->store);
 	cursor_skip(&at, op->skip);
 	for (uint64_t i = 0; i < op->count; i++) {
 		uint32_t length = 0;
@@ -627,7 +627,7 @@ static void settle_taken(struct tmem_ctx *ctx, struct tmem_op *op, bool free)
 			if (op->page[i].status != TMEM_PAGE_OK &&
 			    op->page[i].status != TMEM_PAGE_IO)
 				continue;
-			pthread_rwlock_rdlock(&ctx->store->quiesce);
+			quiesce_read(ctx->store);
 			leaf = leaf_lock(object, op->index + i);
 			if (leaf) {
 				settle_page(object, leaf,
@@ -635,7 +635,7 @@ static void settle_taken(struct tmem_ctx *ctx, struct tmem_op *op, bool free)
 					    op->page[i].internal, free);
 				leaf_unlock(object, leaf);
 			}
-			pthread_rwlock_unlock(&ctx->store->quiesce);
+			quiesce_done(ctx->store);
 		}
 		if (object)
 			object_put(object);
@@ -705,7 +705,7 @@ static int op_flush(struct tmem_ctx *ctx, struct tmem_pool *pool,
 			op->done = (number << LEAF_SHIFT) - op->index;
 			break;
 		}
-		pthread_rwlock_rdlock(&ctx->store->quiesce);
+		quiesce_read(ctx->store);
 		leaf = leaf_lock_next(object, number);
 		if (leaf && leaf->number <= last >> LEAF_SHIFT) {
 			unsigned int n =
@@ -721,7 +721,7 @@ static int op_flush(struct tmem_ctx *ctx, struct tmem_pool *pool,
 				pthread_mutex_unlock(leaf_stripe(pool, leaf));
 			leaf = NULL;
 		}
-		pthread_rwlock_unlock(&ctx->store->quiesce);
+		quiesce_done(ctx->store);
 		if (!leaf || number > last >> LEAF_SHIFT)
 			break;
 	}
@@ -738,11 +738,11 @@ static int op_flush_object(struct tmem_ctx *ctx, struct tmem_pool *pool,
 
 	if (!object)
 		return 0;
-	pthread_rwlock_rdlock(&ctx->store->quiesce);
+	quiesce_read(ctx->store);
 	object_detach(object);
 	object_put(object);
 	pool_drain_detached(pool, TMEM_FLUSH_BATCH);
-	pthread_rwlock_unlock(&ctx->store->quiesce);
+	quiesce_done(ctx->store);
 	return 0;
 }
 

@@ -2,6 +2,7 @@
 /*
  * Stores, and work in the background: draining, packing, giving memory back
  */
+#include <assert.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -90,11 +91,12 @@ int tmem_store_create(const struct tmem_store_config *config,
 	if (getrandom(&store->secret, sizeof(store->secret), GRND_NONBLOCK) < 0)
 		store->secret = (uintptr_t)store ^ getpid();
 	pthread_mutex_init(&store->lock, NULL);
-	pthread_rwlock_init(&store->quiesce, NULL);
-	/* Steppers hold it for reading nearly always: who adds must get it. */
+	/* Ops and steppers nearly always read them: who writes must get them.
+	 */
 	pthread_rwlockattr_init(&attr);
 	pthread_rwlockattr_setkind_np(
 		&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&store->quiesce, &attr);
 	pthread_rwlock_init(&store->tenants_lock, &attr);
 	pthread_rwlockattr_destroy(&attr);
 	headroom_init(&store->headroom, config);
@@ -117,29 +119,70 @@ void tmem_store_destroy(struct tmem_store *store)
 	store_end(store);
 }
 
+/* ---------------------------------------------------------------- quiesce */
+
+#ifndef NDEBUG
+static _Thread_local bool reads_quiesce;
+#endif
+
+void quiesce_read(struct tmem_store *store)
+{
+#ifndef NDEBUG
+	assert(!reads_quiesce);
+	reads_quiesce = true;
+#endif
+	pthread_rwlock_rdlock(&store->quiesce);
+}
+
+void quiesce_done(struct tmem_store *store)
+{
+	pthread_rwlock_unlock(&store->quiesce);
+#ifndef NDEBUG
+	reads_quiesce = false;
+#endif
+}
+
 /* ------------------------------------------------------------- background */
 
-/* tenants_lock held: no tenant goes while a pool of its drains. */
-static unsigned int drain_locked(struct tmem_store *store, unsigned int max)
+/*
+ * The first dead pool, of @tenant alone if there is one, or NULL.  Off the list
+ * while it is drained: one drainer a pool.
+ */
+static struct tmem_pool *dead_take(struct tmem_store *store,
+				   const struct tmem_tenant *tenant)
+{
+	struct tmem_pool *pool = NULL;
+
+	pthread_mutex_lock(&store->lock);
+	for (struct list *l = store->dead.next; l != &store->dead && !pool;
+	     l = l->next) {
+		pool = container_of(l, struct tmem_pool, link);
+		if (tenant && pool->tenant != tenant)
+			pool = NULL;
+	}
+	if (pool)
+		list_del(&pool->link);
+	pthread_mutex_unlock(&store->lock);
+	return pool;
+}
+
+/*
+ * Pools of @tenant, or of all, in one turn.  No tenant goes while a pool of its
+ * drains, as tenants_lock is held.
+ */
+static unsigned int drain_turn(struct tmem_store *store,
+			       const struct tmem_tenant *tenant,
+			       unsigned int max)
 {
 	unsigned int done = 0;
 
+	pthread_rwlock_rdlock(&store->tenants_lock);
 	while (done < max) {
-		struct tmem_pool *pool = NULL;
-		unsigned int visited;
+		struct tmem_pool *pool = dead_take(store, tenant);
 
-		/* Off the list while it is drained: one drainer a pool. */
-		pthread_mutex_lock(&store->lock);
-		if (!list_empty(&store->dead)) {
-			pool = container_of(store->dead.next, struct tmem_pool,
-					    link);
-			list_del(&pool->link);
-		}
-		pthread_mutex_unlock(&store->lock);
 		if (!pool)
 			break;
-		visited = pool_drain(pool, max - done);
-		done += visited + 1;
+		done += pool_drain(pool, max - done) + 1;
 		if (done <= max) {
 			pool_free(pool);
 			continue;
@@ -148,31 +191,51 @@ static unsigned int drain_locked(struct tmem_store *store, unsigned int max)
 		list_add_tail(&store->dead, &pool->link);
 		pthread_mutex_unlock(&store->lock);
 	}
+	pthread_rwlock_unlock(&store->tenants_lock);
+	return done;
+}
+
+static unsigned int drain(struct tmem_store *store,
+			  const struct tmem_tenant *tenant, unsigned int max)
+{
+	unsigned int done = 0, turn, n;
+
+	do {
+		turn = MIN(max - done, TENANTS_TURN);
+		n = drain_turn(store, tenant, turn);
+		done += n;
+	} while (n >= turn && done < max);
 	return done;
 }
 
 unsigned int store_drain(struct tmem_store *store, unsigned int max)
 {
-	unsigned int done;
+	return drain(store, NULL, max);
+}
 
-	pthread_rwlock_rdlock(&store->tenants_lock);
-	done = drain_locked(store, max);
-	pthread_rwlock_unlock(&store->tenants_lock);
-	return done;
+unsigned int tenant_drain(struct tmem_tenant *tenant, unsigned int max)
+{
+	return drain(tenant->store, tenant, max);
 }
 
 unsigned int each_tenant(struct tmem_store *store, unsigned int max,
 			 unsigned int (*work)(struct tmem_tenant *t,
 					      unsigned int max))
 {
-	unsigned int done = 0;
+	unsigned int done = 0, turn, n;
 
-	pthread_rwlock_rdlock(&store->tenants_lock);
-	for (struct list *l = store->tenants.next;
-	     l != &store->tenants && done < max; l = l->next)
-		done += work(container_of(l, struct tmem_tenant, link),
-			     max - done);
-	pthread_rwlock_unlock(&store->tenants_lock);
+	/* From the first tenant on in each turn, as others may be gone. */
+	do {
+		turn = MIN(max - done, TENANTS_TURN);
+		n = 0;
+		pthread_rwlock_rdlock(&store->tenants_lock);
+		for (struct list *l = store->tenants.next;
+		     l != &store->tenants && n < turn; l = l->next)
+			n += work(container_of(l, struct tmem_tenant, link),
+				  turn - n);
+		pthread_rwlock_unlock(&store->tenants_lock);
+		done += n;
+	} while (n >= turn && done < max);
 	return done;
 }
 
@@ -302,6 +365,18 @@ unsigned int tenant_release(struct tmem_tenant *tenant, unsigned int max)
 	       arena_punch(&tenant->ephemeral, max, true);
 }
 
+void tenant_give_back(struct tmem_tenant *tenant)
+{
+	struct tmem_store *store = tenant->store;
+	unsigned int done;
+
+	do {
+		pthread_rwlock_rdlock(&store->tenants_lock);
+		done = tenant_release(tenant, TENANTS_TURN);
+		pthread_rwlock_unlock(&store->tenants_lock);
+	} while (done >= TENANTS_TURN);
+}
+
 /* Same-filled pages that one call takes, where it need not be fewer. */
 #define EVICT_SAME_WORDS 512
 
@@ -318,6 +393,9 @@ unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max)
 	return pages;
 }
 
+/* Pages after which it is asked anew who has most for its weight. */
+#define EVICT_SLICE 256u
+
 uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)
 {
 	unsigned int pages = MIN(bytes / ARENA_PAGE + 1, UINT32_MAX / 2);
@@ -328,7 +406,8 @@ uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)
 	done = each_tenant(store, pages, tenant_release);
 	if (done < pages && each_tenant(store, UINT32_MAX / 2, tenant_compact))
 		done += each_tenant(store, pages - done, tenant_release);
-	while (done < pages && each_tenant(store, pages - done, tenant_evict))
+	while (done < pages &&
+	       store_evict(store, MIN(pages - done, EVICT_SLICE)))
 		done += each_tenant(store, UINT32_MAX / 2, tenant_release);
 	each_tenant(store, pages, tenant_clean);
 	return (uint64_t)done * ARENA_PAGE;

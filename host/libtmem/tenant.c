@@ -254,9 +254,12 @@ void tmem_tenant_drop(struct tmem_tenant *tenant)
 	live_remove(&tenant->live);
 	store = tenant->store;
 	while (!drained) {
-		/* Back to the host at once: others want the room. */
-		while (store_drain(store, 4096))
-			tenant_release(tenant, UINT32_MAX);
+		/*
+		 * Its own pools alone: others' may come as fast as they drain.
+		 * Back to the host at once: who remains wants the room.
+		 */
+		while (tenant_drain(tenant, 4096))
+			tenant_give_back(tenant);
 		/*
 		 * Whoever still has a pool of it in hand is waited for, but
 		 * nothing is drained meanwhile, as nobody else gets the lock.

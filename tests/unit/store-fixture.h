@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <cmocka.h>
 
@@ -35,21 +36,33 @@ struct failing_memory {
 	/*
 	 * Called before the memory is given, once: it is set to NULL first.
 	 * What the store holds then, others do without; where it holds no
-	 * lock, as for a span or a region, the hook may submit ops.
+	 * lock that they take, as for a span or a region, the hook may submit
+	 * ops.  It runs on a thread of its own, as theirs do.
 	 */
 	void (*hook)(void *arg);
 	void *hook_arg;
 	size_t hook_size; /* only for allocations from here on; 0: fallocate */
 };
 
-static inline void memory_hook(struct failing_memory *m, size_t size)
+static inline void *memory_hook_run(void *opaque)
 {
+	struct failing_memory *m = opaque;
 	void (*hook)(void *arg) = m->hook;
 
-	if (!hook || (m->hook_size ? size < m->hook_size : size))
-		return;
 	m->hook = NULL;
 	hook(m->hook_arg);
+	return NULL;
+}
+
+static inline void memory_hook(struct failing_memory *m, size_t size)
+{
+	pthread_t thread;
+
+	if (!m->hook || (m->hook_size ? size < m->hook_size : size))
+		return;
+	if (pthread_create(&thread, NULL, memory_hook_run, m))
+		abort();
+	pthread_join(thread, NULL);
 }
 
 static inline bool memory_fails(struct failing_memory *m, bool is_fallocate)

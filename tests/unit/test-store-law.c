@@ -299,7 +299,7 @@ static void op_stays_in_its_pool(void **state)
 	fixture_close(&f);
 }
 
-static unsigned int taken;
+static unsigned int taken, beside_checks;
 
 /*
  * tmem_check() must not see an op that makes room, by packing or by giving
@@ -309,7 +309,10 @@ static void ask_quiesce(void *arg)
 {
 	struct fixture *f = arg;
 
-	assert_int_equal(pthread_rwlock_trywrlock(&f->store->quiesce), EBUSY);
+	if (!pthread_rwlock_trywrlock(&f->store->quiesce)) {
+		pthread_rwlock_unlock(&f->store->quiesce);
+		beside_checks++;
+	}
 	f->memory.hook = ask_quiesce;
 	taken++;
 }
@@ -323,7 +326,7 @@ static void memory_is_taken_under_quiesce(void **state)
 	pool_open(&f, 1, 0);
 	f.memory.hook_arg = &f;
 	f.memory.hook = ask_quiesce;
-	taken = 0;
+	taken = beside_checks = 0;
 	/* Objects alone, leaves alone, pages alone take blocks and spans. */
 	for (uint64_t i = 0; i < 1000; i++) {
 		assert_int_equal(put(&f, i % 2, i, 1ull << i % 60, 0),
@@ -332,6 +335,265 @@ static void memory_is_taken_under_quiesce(void **state)
 	}
 	f.memory.hook = NULL;
 	assert_true(taken > 50);
+	assert_int_equal(beside_checks, 0);
+	fixture_close(&f);
+}
+
+/* ------------------------------------------------- who writes among readers */
+
+/* Nobody reads who wants to, as somebody waits to write. */
+static bool writer_waits(pthread_rwlock_t *lock)
+{
+	if (pthread_rwlock_tryrdlock(lock))
+		return true;
+	pthread_rwlock_unlock(lock);
+	return false;
+}
+
+static void *limit_pool(void *arg)
+{
+	struct tmem_pool_limits limits = { .weight = 7 };
+	struct fixture *f = arg;
+
+	assert_int_equal(tmem_pool_set_limits(f->tenant, 0, &limits), 0);
+	return NULL;
+}
+
+static struct {
+	pthread_t thread;
+	bool waited;
+} limiter;
+
+/* A put takes memory; until it has it, somebody waits to write quiesce. */
+static void limit_beside_a_put(void *arg)
+{
+	struct fixture *f = arg;
+
+	assert_int_equal(pthread_create(&limiter.thread, NULL, limit_pool, f),
+			 0);
+	for (unsigned int ms = 0; ms < 20000 && !limiter.waited; ms++) {
+		usleep(1000);
+		limiter.waited = writer_waits(&f->store->quiesce);
+	}
+}
+
+/*
+ * Ops read quiesce, and are never all over at once: they let in who waits to
+ * write, before more of them begin.
+ */
+static void ops_let_writers_in(void **state)
+{
+	struct tmem_pool_limits now;
+	struct fixture f;
+
+	fixture_open(&f, 64 * MIB, 0);
+	pool_open(&f, 0, P);
+	memset(&limiter, 0, sizeof(limiter));
+	f.memory.hook_arg = &f;
+	f.memory.hook = limit_beside_a_put;
+	assert_int_equal(put(&f, 0, 1, 0, 3), TMEM_PAGE_OK);
+	assert_null(f.memory.hook);
+	pthread_join(limiter.thread, NULL);
+	assert_true(limiter.waited);
+	assert_int_equal(tmem_pool_get_limits(f.tenant, 0, &now), 0);
+	assert_int_equal(now.weight, 7);
+	fixture_close(&f);
+}
+
+/* --------------------------------------------------- tenants beside others */
+
+static void open_other(struct fixture *f, struct fixture *other)
+{
+	struct tmem_limits none = { 0 };
+
+	*other = *f;
+	assert_int_equal(
+		tmem_tenant_open(f->store, "other", &none, &other->tenant), 0);
+}
+
+/*
+ * Who is dropped waits for pages of its own.  Others' pools may end as fast as
+ * anybody drains them, and it would never be over.
+ */
+static void drop_drains_its_own(void **state)
+{
+	struct fixture f, other;
+
+	fixture_open(&f, 64 * MIB, 0);
+	open_other(&f, &other);
+	for (uint32_t id = 0; id < 4; id++) {
+		pool_open(&f, id, 0);
+		pool_open(&other, id, 0);
+		for (uint64_t i = 0; i < 100; i++) {
+			assert_int_equal(put(&f, id, 1, i, 3), TMEM_PAGE_OK);
+			assert_int_equal(put(&other, id, 1, i, 3),
+					 TMEM_PAGE_OK);
+		}
+		/* In turns in the list of what drains. */
+		assert_int_equal(tmem_pool_destroy(f.tenant, id), 0);
+		if (id % 2)
+			assert_int_equal(tmem_pool_destroy(other.tenant, id),
+					 0);
+	}
+	assert_int_equal(stats_of(&f).draining_pages, 600);
+	tmem_tenant_drop(other.tenant);
+	assert_int_equal(stats_of(&f).draining_pages, 400);
+	assert_int_equal(stats_of(&f).ephemeral_pages, 0);
+	fixture_close(&f);
+}
+
+/*
+ * A store that packs: each span that is empty is freed, with tenants_lock and
+ * its arena's in hand.  Then @on_span_free is called, on the thread that packs.
+ */
+static void (*on_span_free)(struct fixture *f);
+
+static void packing_free(void *opaque, void *ptr)
+{
+	struct fixture *f =
+		(void *)((char *)opaque - offsetof(struct fixture, memory));
+
+	failing_free(opaque, ptr);
+	if (on_span_free)
+		on_span_free(f);
+}
+
+static void open_packing(struct fixture *f)
+{
+	static struct tmem_memory_ops memory;
+	struct tmem_store_config config = {
+		.size = sizeof(config),
+		.max_bytes = 256 * MIB,
+		.cgroup_headroom = UINT64_MAX,
+		.host_headroom = UINT64_MAX,
+		.memory = &memory,
+		.memory_opaque = &f->memory,
+	};
+	struct tmem_limits none = { 0 };
+
+	memory = failing_ops;
+	memory.free = packing_free;
+	memset(f, 0, sizeof(*f));
+	assert_int_equal(tmem_store_create(&config, &f->store), 0);
+	assert_int_equal(
+		tmem_tenant_open(f->store, "packed", &none, &f->tenant), 0);
+	assert_int_equal(tmem_ctx_create(f->store, &f->ctx), 0);
+}
+
+/* Pages of which packing empties some 4000 spans. */
+static void fill_to_pack(struct fixture *f)
+{
+	pool_open(f, 0, P);
+	for (uint64_t i = 0; i < 60000; i++)
+		assert_int_equal(put(f, 0, 1, i, 4 * i + 1), TMEM_PAGE_OK);
+	for (uint64_t i = 0; i < 60000; i++)
+		if (i % 8)
+			flush(f, 0, 1, i, 1);
+}
+
+static struct fixture beside;
+
+static struct {
+	pthread_t thread;
+	bool begun, waits;
+	unsigned int spans, waited; /* that were emptied: all, meanwhile */
+} opener;
+
+static void *open_beside(void *arg)
+{
+	open_other(arg, &beside);
+	return NULL;
+}
+
+static void open_while_packing(struct fixture *f)
+{
+	pthread_rwlock_t *lock = &f->store->tenants_lock;
+
+	opener.spans++;
+	if (!opener.begun) {
+		opener.begun = true;
+		assert_int_equal(pthread_create(&opener.thread, NULL,
+						open_beside, f),
+				 0);
+		alarm(60);
+		while (!writer_waits(lock))
+			usleep(1000);
+		alarm(0);
+		opener.waits = true;
+	} else if (opener.waits) {
+		opener.waits = writer_waits(lock);
+		opener.waited += opener.waits;
+	}
+}
+
+/*
+ * A tenant that is opened waits for a turn of what packs, which empties no more
+ * spans than it moves pages; statistics would wait for it.
+ */
+static void packing_lets_tenants_come(void **state)
+{
+	struct fixture f;
+
+	open_packing(&f);
+	fill_to_pack(&f);
+	memset(&opener, 0, sizeof(opener));
+	on_span_free = open_while_packing;
+	tmem_shrink(f.store, UINT64_MAX);
+	on_span_free = NULL;
+	pthread_join(opener.thread, NULL);
+	assert_true(opener.spans > 2 * TENANTS_TURN);
+	assert_true(opener.waited <= TENANTS_TURN);
+	tmem_tenant_drop(beside.tenant);
+	fixture_close(&f);
+}
+
+static void *limit_and_put(void *arg)
+{
+	struct tmem_pool_limits limits = { .reserved = 64 * PAGE };
+
+	assert_int_equal(tmem_pool_set_limits(beside.tenant, 0, &limits), 0);
+	assert_int_equal(put(&beside, 0, 1, 1, 7), TMEM_PAGE_OK);
+	return NULL;
+}
+
+static void limit_while_packing(struct fixture *f)
+{
+	pthread_t thread;
+
+	on_span_free = NULL;
+	assert_int_equal(pthread_rwlock_trywrlock(&f->store->tenants_lock),
+			 EBUSY);
+	alarm(60); /* it waits: die, do not hang */
+	assert_int_equal(pthread_create(&thread, NULL, limit_and_put, NULL), 0);
+	pthread_join(thread, NULL);
+	alarm(0);
+	taken++;
+}
+
+/*
+ * tmem_pool_set_limits() keeps out all ops.  It waits for theirs, and not for
+ * who walks the tenants, or all ops would.
+ */
+static void pool_limits_do_not_wait_for_packing(void **state)
+{
+	struct tmem_limits reserved = { .persistent_reserved = MIB };
+	struct fixture f;
+
+	open_packing(&f);
+	fill_to_pack(&f);
+	open_other(&f, &beside);
+	assert_int_equal(tmem_tenant_set_limits(beside.tenant, &reserved), 0);
+	assert_int_equal(tmem_ctx_create(f.store, &beside.ctx), 0);
+	pool_open(&beside, 0, P);
+	assert_int_equal(put(&beside, 0, 1, 1, 3), TMEM_PAGE_OK);
+	taken = 0;
+	on_span_free = limit_while_packing;
+	tmem_shrink(f.store, UINT64_MAX);
+	on_span_free = NULL;
+	assert_int_equal(taken, 1);
+	assert_int_equal(get(&beside, 0, 1, 1, 7), TMEM_PAGE_OK);
+	tmem_ctx_destroy(beside.ctx);
+	tmem_tenant_drop(beside.tenant);
 	fixture_close(&f);
 }
 
@@ -343,6 +605,10 @@ int main(void)
 		cmocka_unit_test(check_while_ops_wait),
 		cmocka_unit_test(op_stays_in_its_pool),
 		cmocka_unit_test(memory_is_taken_under_quiesce),
+		cmocka_unit_test(ops_let_writers_in),
+		cmocka_unit_test(drop_drains_its_own),
+		cmocka_unit_test(packing_lets_tenants_come),
+		cmocka_unit_test(pool_limits_do_not_wait_for_packing),
 	};
 
 	return cmocka_run_group_tests_name("store-law", tests, NULL, NULL);

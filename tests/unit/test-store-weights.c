@@ -210,6 +210,98 @@ static void shrinking_stops(void **state)
 	fixture_close(&f);
 }
 
+/* 8 MiB of ephemeral pages each, of tenants of these weights. */
+static void fill_both(struct fixture *f, struct fixture *g, uint64_t max_bytes,
+		      const uint32_t weight[2])
+{
+	fixture_open(f, max_bytes, 0);
+	open_second(f, g);
+	weigh(f, weight[0]);
+	weigh(g, weight[1]);
+	pool_open(f, 1, 0);
+	pool_open(g, 1, 0);
+	for (uint64_t i = 0; i < 8 * MIB / PAGE; i++) {
+		assert_int_equal(put(f, 1, 1, i, 4 * i + 3), TMEM_PAGE_OK);
+		assert_int_equal(put(g, 1, 1, i, 4 * i + 3), TMEM_PAGE_OK);
+	}
+	assert_int_equal(ephemeral_of(f), 8 * MIB);
+	assert_int_equal(ephemeral_of(g), 8 * MIB);
+}
+
+static void give_back(struct fixture *f, uint64_t bytes, bool by_limit)
+{
+	if (by_limit)
+		assert_int_equal(
+			tmem_store_set_max(f->store,
+					   stats_of(f).held_bytes - bytes),
+			0);
+	else
+		assert_true(tmem_shrink(f->store, bytes) >= bytes);
+}
+
+/* Who of the two was there first does not matter. */
+static void shrinking_goes_by_weight(void **state)
+{
+	static const uint32_t weight[][2] = {
+		{ TMEM_MAX_WEIGHT, 1 },
+		{ 1, TMEM_MAX_WEIGHT },
+		{ 100, 100 },
+	};
+
+	for (unsigned int i = 0; i < 6; i++) {
+		const uint32_t *w = weight[i / 2];
+		struct fixture f, g;
+
+		fill_both(&f, &g, 64 * MIB, w);
+		give_back(&f, 4 * MIB, i % 2);
+		assert_in_range(ephemeral_of(&f) + ephemeral_of(&g), 10 * MIB,
+				13 * MIB);
+		if (w[0] == w[1])
+			assert_in_range(ephemeral_of(&f), 5 * MIB, 7 * MIB);
+		else
+			assert_int_equal(ephemeral_of(w[0] > w[1] ? &f : &g),
+					 8 * MIB);
+		tmem_tenant_drop(g.tenant);
+		fixture_close(&f);
+	}
+}
+
+/*
+ * Room for what is promised, where a tenant may have no ephemeral page of its
+ * own to give up for it.
+ */
+static void promises_are_kept_by_weight(void **state)
+{
+	static const uint32_t weight[][2] = {
+		{ TMEM_MAX_WEIGHT, 1 },
+		{ 1, TMEM_MAX_WEIGHT },
+	};
+	struct tmem_limits promise = {
+		.persistent_reserved = 4 * MIB,
+		.ephemeral_max = UINT64_MAX,
+	};
+
+	for (unsigned int i = 0; i < 2; i++) {
+		struct fixture f, g, h;
+
+		fill_both(&f, &g, 20 * MIB, weight[i]);
+		h = f;
+		assert_int_equal(tmem_tenant_open(f.store, "third", &promise,
+						  &h.tenant),
+				 0);
+		pool_open(&h, 0, P);
+		for (uint64_t j = 0; j < 4 * MIB / PAGE; j++)
+			assert_int_equal(put(&h, 0, 1, j, 4 * j + 3),
+					 TMEM_PAGE_OK);
+		assert_int_equal(ephemeral_of(i ? &g : &f), 8 * MIB);
+		assert_in_range(ephemeral_of(i ? &f : &g), 4 * MIB,
+				8 * MIB - 1);
+		tmem_tenant_drop(h.tenant);
+		tmem_tenant_drop(g.tenant);
+		fixture_close(&f);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -220,6 +312,8 @@ int main(void)
 		cmocka_unit_test(weights_are_checked),
 		cmocka_unit_test(what_is_reclaimable_comes_back),
 		cmocka_unit_test(shrinking_stops),
+		cmocka_unit_test(shrinking_goes_by_weight),
+		cmocka_unit_test(promises_are_kept_by_weight),
 	};
 
 	return cmocka_run_group_tests_name("store-weights", tests, NULL, NULL);
