@@ -39,7 +39,8 @@ GROUPS = {
 MAYBE = {
     "pages": {"few", "many", "few_us", "less_us", "less_ratio", "copy_few_us", "copy_many_us"},
     "zram": {"put_us", "get_us", "block_layer_us", "put_ratio", "get_ratio", "put_less_ratio",
-             "get_less_ratio", "full", "full_all", "churned", "churned_all"}}
+             "get_less_ratio", "full", "full_all", "churned", "churned_all", "ours_put", "ours_get",
+             "ours_put_less", "ours_get_less", "ours_full", "ours_churned"}}
 
 
 def ordered(q, low=0.0):
