@@ -164,7 +164,7 @@ static void some_close(struct some *some)
 /* --------------------------------------------------------------- one VM's */
 
 void density_measure(struct corpus *corpus, uint32_t pages,
-			    struct density *density)
+		     struct density *density)
 {
 	struct some some;
 

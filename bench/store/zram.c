@@ -309,9 +309,10 @@ void zram_run(struct bench *bench, unsigned int rounds)
 			   key * PAGE) != PAGE)
 			die("zram: a write: %s", strerror(errno));
 	}
-	churned = note_held_ratio(
-		bench, "churned", "held / compressed after overwrites",
-		"churned_all", "the same with its table and handles");
+	churned = note_held_ratio(bench, "churned",
+				  "held / compressed after overwrites",
+				  "churned_all",
+				  "the same with its table and handles");
 	remove_device();
 	note_held_ours(bench, full, churned);
 }

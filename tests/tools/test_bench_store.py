@@ -12,7 +12,8 @@ import tempfile
 import tomllib
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-ROWS = {f"{name}_{run}" for name in ("put_overwrite", "put_grow", "get_random") for run in (1, 16)}
+ROWS = {f"{name}_{run}" for run in (1, 16)
+        for name in ("put_overwrite", "put_grow", "get_random", "put_hot", "get_hot")}
 THREADS = {f"{verb}_2_threads{own}" for verb in ("put", "get") for own in ("", "_own")}
 PASSES = ["fill_ns"] + [f"{verb}{run}_ns" for verb in ("get", "flush", "miss")
                         for run in ("", "_run")]
