@@ -24,7 +24,7 @@ help:
 	@echo "make bench-swap     swap on virtio-tmem, virtio-blk in RAM, zram: one guest, one run"
 	@echo "make bench-full     a set that fits nowhere: how long until the guest's OOM killer ends it"
 	@echo "make check-tools    the benchmarks run; claims are judged as they should be"
-	@echo "make bench-store    libtmem against bare LZ4: 8 minutes, a table, JSON, a picture; ARGS=--quick"
+	@echo "make bench-store    libtmem against bare LZ4 and zram: 8 minutes, a table, JSON, a picture; ARGS=--quick"
 	@echo "make bench-evict    which ephemeral pages should go: miss ratios of policies, a table and JSON"
 	@echo "make bench-vhost    vhost-user-tmem against vhost-user-blk and zram, without a guest and with"
 	@echo "make bench-scrape   what scrapes of the broker's metrics cost VMs: 3 minutes, a table and JSON"
