@@ -20,11 +20,11 @@ help:
 	@echo "make fuzz           each fuzz target for a while: SECONDS=60 must be given"
 	@echo "make fuzz-long      all of them together for hours: HOURS=8 must be given"
 	@echo "make check-fresh    both README commands in a Debian that has git and make only"
-	@echo "make soak           the tests of an issue for hours: ISSUE=broker (or 2, store) HOURS=8 must be given"
+	@echo "make soak           the tests of an issue for hours: ISSUE=6 (or 5, 2) HOURS=8 must be given"
 	@echo "make bench-swap     swap on virtio-tmem, virtio-blk in RAM, zram: one guest, one run"
 	@echo "make bench-full     a set that fits nowhere: how long until the guest's OOM killer ends it"
 	@echo "make check-tools    the benchmarks run; claims are judged as they should be"
-	@echo "make bench-store    libtmem against bare LZ4: 8 minutes, a table, JSON, a picture; ARGS=--quick"
+	@echo "make bench-store    libtmem against bare LZ4 and zram: 8 minutes, a table, JSON, a picture; ARGS=--quick"
 	@echo "make bench-evict    which ephemeral pages should go: miss ratios of policies, a table and JSON"
 	@echo "make bench-vhost    vhost-user-tmem against vhost-user-blk and zram, without a guest and with"
 	@echo "make bench-scrape   what scrapes of the broker's metrics cost VMs: 3 minutes, a table and JSON"
@@ -38,6 +38,23 @@ help:
 	@echo "make modules        the guest driver for Debian's 5.10, 6.1 and 6.12"
 	@echo "make dkms           the guest driver's sources as a tarball for dkms"
 	@echo "make clean          remove what was downloaded and built: ~/.cache/virtio-tmem"
+
+# Which target reads which variable: what is given to another would be ignored.
+ARGS_OF := demo check-fresh bench-% verify-claims
+SEARCH_OF := demo
+TESTS_OF := check-libvirt check-guest check-uml
+KERNEL_OF := check-guest
+MUTANTS_OF := check-mutants
+TARGETS_OF := fuzz fuzz-long
+SECONDS_OF := fuzz
+HOURS_OF := fuzz-long soak
+ISSUE_OF := soak
+# The shell's, and what scripts and tests read of their environment.
+ANY := CC CXX CFLAGS LDFLAGS PATH SHELL XDG_CACHE_HOME VIRTIO_TMEM_% CCACHE_% TMEM_% MODEL_% \
+	BROKER_% BALLOON_% RUNS KILLS QEMU LANE
+GIVEN := $(filter-out $(ANY),$(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$v)))
+$(foreach v,$(GIVEN),$(foreach goal,$(or $(MAKECMDGOALS),help),$(if $(filter $($v_OF),$(goal)),,\
+	$(error $v=$($v): make $(goal) has no $v$(if $($v_OF),; it is for: $($v_OF),)))))
 
 # A fresh machine has no python3 for what is written in it.
 demo:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * libtmem in a program: keeps a page and a page that may vanish, and gets them back
+ * libtmem in a program: keeps a page and a page that may vanish, gets them back,
+ * changes limits, and makes room for somebody else
  *
  * cc store.c -o store $(pkg-config --cflags --libs --static libtmem)
  */
@@ -44,6 +45,33 @@ static enum tmem_page_status run(struct tmem_ctx *ctx,
 	return page.status;
 }
 
+/* Less for this tenant, and a part of it for one of its pools alone. */
+static void limit(struct tmem_tenant *tenant)
+{
+	/* Of the reservation a half; of what may vanish 1 MiB, all in. */
+	const struct tmem_limits limits = {
+		.persistent_reserved = 8 << 20,
+		.ephemeral_max = 1 << 20,
+	};
+	/* Of these the pool has a quarter to itself. */
+	const struct tmem_pool_limits pool = { .reserved = 2 << 20 };
+
+	must(tmem_tenant_set_limits(tenant, &limits), "tmem_tenant_set_limits");
+	must(tmem_pool_set_limits(tenant, PERSISTENT, &pool),
+	     "tmem_pool_set_limits");
+}
+
+/* Somebody needs 1 MiB now: pages that may vanish go for it, no other does. */
+static void make_room(struct tmem_store *store, struct tmem_tenant *tenant)
+{
+	/* Or puts would take what is given back: they are -EAGAIN meanwhile. */
+	tmem_tenant_freeze(tenant, true);
+	printf("%llu bytes given back\n",
+	       (unsigned long long)tmem_shrink(store, 1 << 20));
+	/* Here whoever needs the memory takes it. */
+	tmem_tenant_freeze(tenant, false);
+}
+
 int main(void)
 {
 	/* Room for 16 MiB that are promised, and 8 MiB for the rest. */
@@ -76,6 +104,9 @@ int main(void)
 		puts("never, for an accepted page");
 	if (run(ctx, tenant, TMEM_GET, EPHEMERAL, 7, got) == TMEM_PAGE_MISS)
 		puts("evicted: as it may be");
+
+	limit(tenant);
+	make_room(store, tenant);
 	run(ctx, tenant, TMEM_FLUSH, PERSISTENT, 7, NULL);
 
 	/* Idle, some 10 ms after ops: packs, and gives memory back. */

@@ -5,6 +5,7 @@
 # $TOP    the source tree          $CACHE  downloads and builds
 # die     one line that says what is wrong and what mends it; exit 1
 # stray   the same for an option that there is not
+# written the same for a file that cannot be written, before hours of work for it
 # step    run a long command: log to a file, a sign of life every 8 s
 # locked  run the rest of the script with a lock, so that two do not collide
 #
@@ -24,6 +25,11 @@ die() {
 	exit 1
 }
 stray() { die "unknown option '$1': see $0 --help"; }
+# written OPTION FILE: FILE.part, of which it is made, is tried; its folder is made.
+written() {
+	[ ! -d "$2" ] && { mkdir -p "$(dirname "$2")" && : >"$2.part" && rm "$2.part"; } 2>/dev/null ||
+		die "$1 '$2': cannot be written: name a file in a folder that can"
+}
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Absolute, and told to all that is started: they work in other folders.

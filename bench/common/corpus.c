@@ -159,6 +159,7 @@ void corpus_free(struct corpus *corpus)
 struct process {
 	const char *kind;
 	pid_t pid;
+	pid_t memory; /* whose it is to be read: its own, or its child's */
 	int to, from; /* its input, its output */
 };
 
@@ -196,11 +197,12 @@ static void process_start(struct process *process, const char *script,
 static void process_wait_ready(struct process *process)
 {
 	struct pollfd poll_fd = { .fd = process->from, .events = POLLIN };
-	char answer;
+	char answer[32] = "";
 
 	while (!poll(&poll_fd, 1, 5000))
 		progress("waiting for the memory of '%s'", process->kind);
-	if (read(process->from, &answer, 1) != 1)
+	if (read(process->from, answer, sizeof(answer) - 1) <= 0 ||
+	    sscanf(answer, "ready %d", &process->memory) != 1)
 		die("the process '%s' ended before it was ready",
 		    process->kind);
 }
@@ -247,9 +249,9 @@ static int proc_open(pid_t pid, const char *name)
 static void process_read(struct corpus *corpus, struct seen *seen,
 			 const struct process *process)
 {
-	int memory = proc_open(process->pid, "mem");
-	int pagemap = proc_open(process->pid, "pagemap");
-	FILE *maps = fdopen(proc_open(process->pid, "maps"), "r");
+	int memory = proc_open(process->memory, "mem");
+	int pagemap = proc_open(process->memory, "pagemap");
+	FILE *maps = fdopen(proc_open(process->memory, "maps"), "r");
 	char line[512];
 
 	while (maps && fgets(line, sizeof(line), maps)) {
@@ -273,6 +275,7 @@ void corpus_processes(struct corpus *corpus, const char *script, uint32_t pages)
 		{ .kind = "records" },
 		{ .kind = "source" },
 		{ .kind = "database" },
+		{ .kind = "compiler" },
 	};
 	size_t count = ARRAY_SIZE(processes);
 	/* Some pages are left out: an eighth more than a fair share. */
@@ -280,8 +283,8 @@ void corpus_processes(struct corpus *corpus, const char *script, uint32_t pages)
 	struct seen seen;
 
 	corpus->name = "anon";
-	corpus->what = "anonymous memory of Python processes: records, syntax "
-		       "trees and code, SQLite";
+	corpus->what = "anonymous memory of processes: Python's records, "
+		       "Python's syntax trees and code, SQLite, gcc -O2";
 	corpus_open(corpus, &seen, pages + pages / 2);
 	progress("starting %zu processes of %u MiB", count, mib);
 	for (size_t i = 0; i < count; i++)

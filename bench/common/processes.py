@@ -6,8 +6,10 @@ usage: processes.py KIND MIB
 
 Kinds: records (dicts, lists, strings, numbers, as a service holds them),
 source (the standard library as text lines, syntax trees and code objects),
-database (SQLite in memory).  Prints "ready" when MIB of memory are in use,
-then waits for the end of its input, so that its parent can read its memory.
+database (SQLite in memory), compiler (gcc -O2 in the midst of a large file, made
+here).  Prints "ready PID" when MIB of memory are in use, PID being whose they are:
+its own, or the compiler's, which is stopped.  Then waits for the end of its input,
+so that its parent can read that memory.
 The same seed every time; addresses differ from run to run.
 """
 import ast
@@ -15,16 +17,21 @@ import glob
 import os
 import random
 import re
+import shutil
+import signal
 import sqlite3
+import subprocess
 import sys
 import sysconfig
+import tempfile
+import time
 
 PAGE = os.sysconf("SC_PAGESIZE")
 
 
-def resident():
+def resident(pid="self"):
     """MiB of anonymous memory in use."""
-    with open("/proc/self/statm", encoding="ascii") as file:
+    with open(f"/proc/{pid}/statm", encoding="ascii") as file:
         _, all_pages, of_files = file.read().split()[:3]
     return (int(all_pages) - int(of_files)) * PAGE / 2**20
 
@@ -96,20 +103,91 @@ def database(keep):
         yield None
 
 
-def main():
-    kinds = {"records": records, "source": source, "database": database}
-    if len(sys.argv) != 3 or sys.argv[1] not in kinds:
-        sys.exit(__doc__)
-    random.seed(1)
-    keep = []
-    target = int(sys.argv[2])
-    for number, item in enumerate(kinds[sys.argv[1]](keep)):
+# A function of C and the structure that it works on: what differs is in capitals.
+FUNCTION = """
+struct sNR { int COUNT; long ITEM[SIZE]; struct sBEFORE *next; double RATE; char NAME[WIDTH]; };
+static const char *const tNR[] = { "COUNT ITEM", "RATE %s", "NAME SEED" };
+long fNR(struct sNR *s, long n, const unsigned char *text)
+{
+	long sum = SEED;
+	for (long i = 0; i < n; i++) {
+		switch (text[i] % WIDTH) {
+		case 0: sum += s->ITEM[i % 2] * SIZE; break;
+		case 1: s->RATE += sum / WIDTH.5; break;
+		case 2: if (s->COUNT > SEED) return sum ^ n; break;
+		default: sum = sum << SIZE | text[i];
+		}
+		if (sum < 0 && tNR[sum & 1][0] == 'e')
+			sum -= CALL;
+	}
+	return sum + s->COUNT;
+}
+"""
+
+
+def c_source(functions):
+    """A file of C that has so many functions."""
+    names = words()
+    for nr in range(functions):
+        values = {"NR": nr, "BEFORE": max(0, nr - 1), "SIZE": random.randrange(2, 9),
+                  "WIDTH": random.randrange(8, 40), "SEED": random.randrange(10**6),
+                  "CALL": f"f{random.randrange(nr)}((void *)s, n - 1, text + 1)" if nr else "n"}
+        for field in ("COUNT", "ITEM", "RATE", "NAME"):
+            # None is a keyword.
+            values[field] = f"{random.choice(names)}_{field[0].lower()}"
+        yield re.sub("|".join(values), lambda match: str(values[match[0]]), FUNCTION)
+
+
+def compiler(target):
+    """gcc's compiler proper, stopped when it has @target MiB; its process."""
+    if not shutil.which("gcc"):
+        sys.exit("processes.py: no gcc found: install the package gcc")
+    program = subprocess.run(["gcc", "-print-prog-name=cc1"], check=True, text=True,
+                             stdout=subprocess.PIPE).stdout.strip()
+    # In its passes over the whole file it has twice as much, if it is as gcc 12.
+    functions = 8 * target
+    while True:
+        with tempfile.TemporaryFile("w+") as file:
+            file.writelines(c_source(functions))
+            file.seek(0)
+            process = subprocess.Popen([program, "-quiet", "-w", "-O2", "-o", "/dev/null", "-"],
+                                       stdin=file, stdout=subprocess.DEVNULL)
+        while resident(process.pid) < target and process.poll() is None:
+            time.sleep(0.01)
+        if process.poll() is None:
+            process.send_signal(signal.SIGSTOP)
+            return process
+        if process.returncode:
+            sys.exit(f"processes.py: {program} ends with {process.returncode}")
+        functions *= 2
+
+
+def own_memory(kind, target, keep):
+    """Has this process hold @target MiB in @keep."""
+    for number, item in enumerate(kind(keep)):
         if item is not None:
             keep.append(item)
         if number % 64 == 0 and resident() >= target:
             break
-    print("ready", flush=True)
-    sys.stdin.read()
+
+
+def main():
+    kinds = {"records": records, "source": source, "database": database}
+    if len(sys.argv) != 3 or sys.argv[1] not in (*kinds, "compiler"):
+        sys.exit(__doc__)
+    random.seed(1)
+    target, keep, child = int(sys.argv[2]), [], None
+    try:
+        if sys.argv[1] == "compiler":
+            child = compiler(target)
+        else:
+            own_memory(kinds[sys.argv[1]], target, keep)
+        print(f"ready {child.pid if child else os.getpid()}", flush=True)
+        sys.stdin.read()
+    finally:
+        if child:
+            child.kill()
+            child.wait()
 
 
 main()

@@ -43,6 +43,10 @@ enum row_id {
 	PUT_GROW_16,
 	GET_RANDOM_1,
 	GET_RANDOM_16,
+	PUT_HOT_1,
+	PUT_HOT_16,
+	GET_HOT_1,
+	GET_HOT_16,
 	PUT_2_THREADS,
 	GET_2_THREADS,
 	PUT_2_THREADS_OWN,
@@ -106,6 +110,9 @@ enum { DENSITIES = 3 };
 /* A quick run leaves out the largest. */
 void density_run(struct corpus *corpus, bool quick,
 		 struct density density[DENSITIES]);
+/* Of the first @pages pages of the corpus, or of more than it has. */
+void density_measure(struct corpus *corpus, uint32_t pages,
+		     struct density *density);
 /* 64 tenants of 1 MiB in one store. */
 void tenants_run(struct corpus *corpus);
 /* Takes some three seconds, most of them waiting. */

@@ -163,8 +163,8 @@ static void some_close(struct some *some)
 
 /* --------------------------------------------------------------- one VM's */
 
-static void density_measure(struct corpus *corpus, uint32_t pages,
-			    struct density *density)
+void density_measure(struct corpus *corpus, uint32_t pages,
+		     struct density *density)
 {
 	struct some some;
 

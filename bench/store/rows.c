@@ -13,7 +13,7 @@ bool bench_row(struct bench *bench, enum row_id id, unsigned int round,
 {
 	static const struct row {
 		unsigned int run, threads;
-		bool put, grow, own;
+		bool put, grow, own, hot;
 	} rows[ROWS] = {
 		[PUT_OVERWRITE_1] = { 1, 1, true, false, false },
 		[PUT_OVERWRITE_16] = { 16, 1, true, false, false },
@@ -21,6 +21,10 @@ bool bench_row(struct bench *bench, enum row_id id, unsigned int round,
 		[PUT_GROW_16] = { 16, 1, true, true, false },
 		[GET_RANDOM_1] = { 1, 1, false, false, false },
 		[GET_RANDOM_16] = { 16, 1, false, false, false },
+		[PUT_HOT_1] = { 1, 1, true, .hot = true },
+		[PUT_HOT_16] = { 16, 1, true, .hot = true },
+		[GET_HOT_1] = { 1, 1, false, .hot = true },
+		[GET_HOT_16] = { 16, 1, false, .hot = true },
 		[PUT_2_THREADS] = { 16, 2, true, false, false },
 		[GET_2_THREADS] = { 16, 2, false, false, false },
 		[PUT_2_THREADS_OWN] = { 16, 2, true, false, true },
@@ -35,13 +39,18 @@ bool bench_row(struct bench *bench, enum row_id id, unsigned int round,
 	if (row->grow)
 		bench->tenant = tenant_open(bench->store, "growing",
 					    bench->pages, TMEM_POOL_PERSISTENT);
-	order_keys(bench, row->run, !row->grow);
-	if (row->put)
+	if (row->hot)
+		order_keys_hot(bench, row->run, row->put);
+	else
+		order_keys(bench, row->run, !row->grow);
+	bench->hot = row->hot;
+	if (row->put && !row->hot)
 		order_sources(bench);
 	else
 		find_sources(bench);
 	take_turns(bench, row->put ? tmem_put : tmem_get,
 		   row->put ? lz4_put : lz4_get, round, sample);
+	bench->hot = false;
 	if (row->grow)
 		tmem_tenant_drop(bench->tenant);
 	else if (row->put)

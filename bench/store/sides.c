@@ -191,6 +191,25 @@ void order_keys(struct bench *bench, unsigned int run, bool shuffle)
 	order_range(bench, 0, bench->pages, shuffle);
 }
 
+void order_keys_hot(struct bench *bench, unsigned int run, bool put)
+{
+	uint32_t half = bench->pages / 2;
+
+	bench->run = run;
+	for (uint32_t i = 0; i < bench->pages; i += HOT_PAGES)
+		order_range(bench, i, i + HOT_PAGES, true);
+	for (uint32_t i = 0; i < bench->pages; i++)
+		bench->key[i] %= HOT_PAGES;
+	find_sources(bench);
+	/* Another order of the same: a page replaces another. */
+	for (uint32_t i = 0; put && i < half; i++) {
+		uint32_t source = bench->source[i];
+
+		bench->source[i] = bench->source[i + half];
+		bench->source[i + half] = source;
+	}
+}
+
 void order_keys_threads(struct bench *bench, unsigned int run,
 			enum layout layout)
 {
@@ -271,7 +290,8 @@ void timed(struct bench *bench, side_fn *side, unsigned int slice,
 	double cpu, wall;
 
 	bench->steps = threads == 1;
-	evict_caches(bench->evict);
+	if (!bench->hot)
+		evict_caches(bench->evict);
 	wall = now_s();
 	cpu = cpu_s();
 	if (threads > 1 && pthread_create(&thread, NULL, share_run, &other))

@@ -21,6 +21,11 @@
 #define RING 32u
 /* More than one core can have of any cache that is sold. */
 #define EVICT_BYTES (64u << 20)
+/*
+ * As they are, compressed, and the pages that they are decoded into: 512 KiB,
+ * which a core's second cache has or nearly has.
+ */
+#define HOT_PAGES 64u
 /* A store's limit that is in nobody's way. */
 #define NO_LIMIT (1ull << 40)
 
@@ -57,6 +62,8 @@ struct bench {
 	uint32_t *key, *source;
 	struct chunk *visit; /* chunk[source[i]] */
 	unsigned int run;
+	/* The caches keep what they have before a slice. */
+	bool hot;
 	/* Puts call tmem_step() as the device does; else some thread does. */
 	bool steps;
 	/* Within the present slice: not the store's time. */
@@ -108,6 +115,11 @@ enum layout {
 
 /* Keys in runs: in order, or the runs at random. */
 void order_keys(struct bench *bench, unsigned int run, bool shuffle);
+/*
+ * A few keys over and over, at random, so that all that is needed stays in the
+ * caches.  What is @put are the pages that these keys hold.
+ */
+void order_keys_hot(struct bench *bench, unsigned int run, bool put);
 /* At random, for two threads. */
 void order_keys_threads(struct bench *bench, unsigned int run,
 			enum layout layout);

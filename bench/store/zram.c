@@ -202,17 +202,37 @@ static void verify(struct bench *bench)
 	}
 }
 
+/* The store's turns with zram, whose times are where LZ4's are elsewhere. */
+static void note_ours(const struct sample *put, const struct sample *get,
+		      double block_layer_us)
+{
+	figure_note("zram", "ours_put", "libtmem's put over its write", "x",
+		    put->ratio);
+	figure_note("zram", "ours_get", "libtmem's get over its read", "x",
+		    get->ratio);
+	figure_note("zram", "ours_put_less",
+		    "libtmem's put over its write less the block layer", "x",
+		    put->tmem_us / (put->lz4_us - block_layer_us));
+	figure_note("zram", "ours_get_less",
+		    "libtmem's get over its read less the block layer", "x",
+		    get->tmem_us / (get->lz4_us - block_layer_us));
+}
+
 static void one_round(struct bench *bench, unsigned int round)
 {
-	struct sample put, get, nothing;
+	struct sample put, get, nothing, our_put, our_get;
 
 	put_pass(bench, true);
 	take_turns(bench, zram_put, lz4_put, round, &put);
+	put_pass(bench, true);
+	take_turns(bench, tmem_put, zram_put, round, &our_put);
+	note_held(bench, 0, bench->pages);
 	for (uint32_t i = 0; i < bench->pages; i++)
 		bench->visit[i] = bench->chunk[bench->source[i]];
 	verify(bench);
 	take_turns(bench, zram_get, lz4_get, round, &get);
 	take_turns(bench, zram_get_nothing, lz4_get, round, &nothing);
+	take_turns(bench, tmem_get, zram_get, round, &our_get);
 	figure_note("zram", "put_us", "write of a page, O_DIRECT", "us",
 		    put.tmem_us);
 	figure_note("zram", "get_us", "read of a page, O_DIRECT", "us",
@@ -227,11 +247,13 @@ static void one_round(struct bench *bench, unsigned int round)
 	figure_note("zram", "get_less_ratio",
 		    "read less the block layer over bare LZ4", "x",
 		    (get.tmem_us - nothing.tmem_us) / get.lz4_us);
+	note_ours(&our_put, &our_get, nothing.tmem_us);
 }
 
-static void note_held_ratio(struct bench *bench, const char *key,
-			    const char *what, const char *key_all,
-			    const char *what_all)
+/* Returns held over compressed bytes, tables and handles in. */
+static double note_held_ratio(struct bench *bench, const char *key,
+			      const char *what, const char *key_all,
+			      const char *what_all)
 {
 	double stored = bench->mean_length * bench->pages;
 	double tables = (double)(ENTRY_BYTES + HANDLE_BYTES) * bench->pages;
@@ -239,10 +261,28 @@ static void note_held_ratio(struct bench *bench, const char *key,
 
 	figure_note("zram", key, what, "x", held / stored);
 	figure_note("zram", key_all, what_all, "x", (held + tables) / stored);
+	return (held + tables) / stored;
+}
+
+/*
+ * What the store holds of as many pages over what zram does: the kernel's count,
+ * nothing left out, over mm_stat with the table and the handles.
+ */
+static void note_held_ours(struct bench *bench, double full, double churned)
+{
+	struct density ours = { 0 };
+
+	density_measure(bench->corpus, bench->pages, &ours);
+	figure_note("zram", "ours_full",
+		    "what libtmem holds over what zram does, after fill", "x",
+		    ours.full.kernel / full);
+	figure_note("zram", "ours_churned", "the same after overwrites", "x",
+		    ours.churned.kernel / churned);
 }
 
 void zram_run(struct bench *bench, unsigned int rounds)
 {
+	double full, churned;
 	const char *why;
 
 	progress("zram");
@@ -255,8 +295,9 @@ void zram_run(struct bench *bench, unsigned int rounds)
 	bench->tenant = bench->full;
 	put_pass(bench, false);
 	zram_put(bench, &bench->worker[0], 0, bench->pages);
-	note_held_ratio(bench, "full", "held / compressed after fill",
-			"full_all", "the same with its table and handles");
+	full = note_held_ratio(bench, "full", "held / compressed after fill",
+			       "full_all",
+			       "the same with its table and handles");
 	for (unsigned int round = 0; round < (rounds < 3 ? rounds : 3); round++)
 		one_round(bench, round);
 	/* At random, as the store is: 3N in all, some keys more than once. */
@@ -268,7 +309,10 @@ void zram_run(struct bench *bench, unsigned int rounds)
 			   key * PAGE) != PAGE)
 			die("zram: a write: %s", strerror(errno));
 	}
-	note_held_ratio(bench, "churned", "held / compressed after overwrites",
-			"churned_all", "the same with its table and handles");
+	churned = note_held_ratio(bench, "churned",
+				  "held / compressed after overwrites",
+				  "churned_all",
+				  "the same with its table and handles");
 	remove_device();
+	note_held_ours(bench, full, churned);
 }

@@ -11,6 +11,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -30,6 +31,15 @@ def cache():
     """The folder for what was downloaded, built and measured: $CACHE of scripts/lib.sh."""
     return os.path.abspath(os.environ.get("VIRTIO_TMEM_CACHE") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "virtio-tmem"))
+
+
+def claimed_cache():
+    """cache(), which is there then; or the program ends with the line of scripts/lib.sh that says why."""
+    done = subprocess.run(["bash", "-c", '. "$1"', os.path.basename(sys.argv[0]),
+                           os.path.join(TOP, "scripts/lib.sh")], stderr=subprocess.PIPE, check=False, text=True)
+    if done.returncode:
+        sys.exit(done.stderr.strip())
+    return cache()
 
 
 def tool(name, *args):

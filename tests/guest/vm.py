@@ -13,7 +13,7 @@ import threading
 import time
 
 # Who uses VM uses these, too.
-from machine import TOP, Channel, Machine, VMError, cache, tool  # noqa: F401
+from machine import TOP, Channel, Machine, VMError, cache, claimed_cache, tool  # noqa: F401
 
 # Images that tests share with whatever else reads them: a lock of another program's, such as
 # User Mode Linux's with "ubd0r=" but not "ubd0rc=", is no reason not to start.

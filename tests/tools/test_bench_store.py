@@ -12,7 +12,8 @@ import tempfile
 import tomllib
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-ROWS = {f"{name}_{run}" for name in ("put_overwrite", "put_grow", "get_random") for run in (1, 16)}
+ROWS = {f"{name}_{run}" for run in (1, 16)
+        for name in ("put_overwrite", "put_grow", "get_random", "put_hot", "get_hot")}
 THREADS = {f"{verb}_2_threads{own}" for verb in ("put", "get") for own in ("", "_own")}
 PASSES = ["fill_ns"] + [f"{verb}{run}_ns" for verb in ("get", "flush", "miss")
                         for run in ("", "_run")]
@@ -39,7 +40,8 @@ GROUPS = {
 MAYBE = {
     "pages": {"few", "many", "few_us", "less_us", "less_ratio", "copy_few_us", "copy_many_us"},
     "zram": {"put_us", "get_us", "block_layer_us", "put_ratio", "get_ratio", "put_less_ratio",
-             "get_less_ratio", "full", "full_all", "churned", "churned_all"}}
+             "get_less_ratio", "full", "full_all", "churned", "churned_all", "ours_put", "ours_get",
+             "ours_put_less", "ours_get_less", "ours_full", "ours_churned"}}
 
 
 def ordered(q, low=0.0):

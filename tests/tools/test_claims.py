@@ -29,6 +29,7 @@ class Claims(unittest.TestCase):
         self.folder = tempfile.TemporaryDirectory()
         self.addCleanup(self.folder.cleanup)
         os.mkdir(f"{self.folder.name}/results")
+        self.write(".virtio-tmem-cache", "")
         self.write("README.md", f"before\n{BEGIN}\n{END}\nafter\n")
 
     def write(self, name, text):
@@ -58,6 +59,13 @@ class Claims(unittest.TestCase):
         status, out, err = self.run_tool()
         self.assertEqual((status, err), (0, ""))
         return out
+
+    def test_no_cache_is_a_failure(self):
+        self.write("claims.toml", toml(CLAIM))
+        os.remove(f"{self.folder.name}/.virtio-tmem-cache")
+        status, out, err = self.run_tool()
+        self.assertEqual((status, out), (1, ""))
+        self.assertRegex(err, r"^verify-claims: .* holds something else: set VIRTIO_TMEM_CACHE .*\n$")
 
     def test_within_the_limit_is_ok(self):
         out = self.judge({"a": {"b": 1.25}})
