@@ -402,6 +402,8 @@ uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)
 	unsigned int done = 0;
 
 	CHECK_STORE(store);
+	if (!bytes)
+		return 0;
 	store_drain(store, pages);
 	done = each_tenant(store, pages, tenant_release);
 	if (done < pages && each_tenant(store, UINT32_MAX / 2, tenant_compact))

@@ -345,6 +345,8 @@ static void lowered_ephemeral_limit_evicts(void **state)
 	fixture_open(&f, 256 * MIB, 0);
 	pool_open(&f, 1, 0);
 	fill(&f, 1, 1, 64 * MIB, TMEM_PAGE_OK);
+	assert_int_equal(tmem_shrink(f.store, 0), 0);
+	assert_in_range(held(&f), 64 * MIB, 80 * MIB);
 	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), 0);
 	assert_in_range(held(&f), MIB, 8 * MIB + SLACK);
 	assert_true(ephemeral_pages(&f) > 100);
