@@ -501,7 +501,11 @@ static struct {
 
 static void *open_beside(void *arg)
 {
-	open_other(arg, &beside);
+	struct tmem_limits none = { 0 };
+
+	assert_int_equal(tmem_tenant_open(beside.store, "other", &none,
+					  &beside.tenant),
+			 0);
 	return NULL;
 }
 
@@ -513,7 +517,7 @@ static void open_while_packing(struct fixture *f)
 	if (!opener.begun) {
 		opener.begun = true;
 		assert_int_equal(pthread_create(&opener.thread, NULL,
-						open_beside, f),
+						open_beside, NULL),
 				 0);
 		alarm(60);
 		while (!writer_waits(lock))
@@ -536,6 +540,7 @@ static void packing_lets_tenants_come(void **state)
 
 	open_packing(&f);
 	fill_to_pack(&f);
+	beside = f; /* here, as its counters change while it packs */
 	memset(&opener, 0, sizeof(opener));
 	on_span_free = open_while_packing;
 	tmem_shrink(f.store, UINT64_MAX);
