@@ -432,15 +432,6 @@ void segments_punch(struct arena *arena, uint32_t number, const uint16_t *mask,
 {
 	unsigned int pages = count * SEGMENT_PAGES;
 
-	/*
-	 * What is mapped is unmapped by each hole, at the price of an interrupt
-	 * to all CPUs that know of it; before many holes it is unmapped at once.
-	 * Pages that stay are in the file, and map again at their next use.
-	 * Locked memory refuses, and pays.
-	 */
-	if (count > 1)
-		(void)madvise(segment_data(arena, number),
-			      (size_t)count * SEGMENT_BYTES, MADV_DONTNEED);
 	for (unsigned int page = 0; page < pages; page++) {
 		unsigned int run = 0;
 
