@@ -450,6 +450,15 @@ void segments_punch(struct arena *arena, uint32_t number, const uint16_t *mask,
 	}
 }
 
+void group_unmap(struct arena *arena, uint32_t number)
+{
+	uint32_t first = number - number % GROUP_SEGMENTS;
+
+	/* EINVAL if locked.  The mapping is shared: the file has the bytes. */
+	(void)madvise(segment_data(arena, first),
+		      (size_t)GROUP_SEGMENTS * SEGMENT_BYTES, MADV_DONTNEED);
+}
+
 void segment_punch(struct arena *arena, uint32_t number, uint16_t mask)
 {
 	segments_punch(arena, number, &mask, 1);
@@ -523,6 +532,7 @@ static int run_claim(struct arena *arena, unsigned int pages, enum need need,
 	arena->idle_pages -= __builtin_popcount(segment->populated & mask);
 	segment->used |= mask | run->spare;
 	arena->demand += pages;
+	segment->unmapped = false;
 	segment_relink(arena, segment);
 	pthread_mutex_unlock(&arena->lock);
 	return 0;

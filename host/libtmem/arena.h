@@ -103,6 +103,8 @@ struct segment {
 	uint32_t number;
 	uint8_t run; /* longest run of free pages */
 	bool idle;   /* linked in arena->idle */
+	/* group_unmap() was here since a span last took pages: a hint. */
+	bool unmapped;
 	struct list idle_link;
 	struct span *span[SEGMENT_PAGES];
 };
@@ -241,6 +243,12 @@ int group_make(struct arena *arena, uint32_t first);
 /* Host memory for pages of a segment, or none.  No lock is held. */
 int segment_populate(struct arena *arena, uint32_t number, uint16_t mask);
 void segment_punch(struct arena *arena, uint32_t number, uint16_t mask);
+/*
+ * This process forgets where the pages of a segment's group are, not what is in
+ * them: who wants one takes a minor fault.  Punching what is not mapped is
+ * cheap.  Locked memory stays mapped.  No lock is held.
+ */
+void group_unmap(struct arena *arena, uint32_t number);
 /* Of @count segments from @number on. */
 void segments_punch(struct arena *arena, uint32_t number, const uint16_t *mask,
 		    unsigned int count);

@@ -187,15 +187,42 @@ static uint64_t idle_reserve(struct arena *arena, bool *more)
 }
 
 /*
- * Idle pages of neighbours: one call for what lies in one piece, as each has
- * all CPUs forget what they know of the mapping.
+ * Idle pages of neighbours in one group.  A hole in what is mapped has all CPUs
+ * forget what they know of the mapping, which is dear: one call for what lies in
+ * one piece, and a group that is mostly idle is unmapped at once, before.
  */
-#define PUNCH_SEGMENTS 64u
 struct punch {
 	uint32_t first;
 	unsigned int count, pages;
-	uint16_t mask[PUNCH_SEGMENTS];
+	bool unmap; /* the group, first */
+	uint16_t mask[GROUP_SEGMENTS];
 };
+
+/*
+ * Is most of what a group has idle?  Else those who use the rest would take
+ * more faults than this saves.  Once is enough until it gets memory again.
+ * arena->lock held.
+ */
+static bool group_unmaps(struct arena *arena, uint32_t number)
+{
+	struct segment *segment =
+		segment_of(arena, number - number % GROUP_SEGMENTS);
+	unsigned int idle = 0, used = 0;
+	bool mapped = false;
+
+	for (unsigned int i = 0; i < GROUP_SEGMENTS; i++) {
+		uint16_t populated = segment[i].populated;
+
+		idle += __builtin_popcount(populated & ~segment[i].used);
+		used += __builtin_popcount(populated & segment[i].used);
+		mapped |= populated && !segment[i].unmapped;
+	}
+	if (!mapped || idle < 3 * used)
+		return false;
+	for (unsigned int i = 0; i < GROUP_SEGMENTS; i++)
+		segment[i].unmapped = true;
+	return true;
+}
 
 /* arena->lock held. */
 static void punch_claim(struct arena *arena, struct punch *punch,
@@ -203,12 +230,13 @@ static void punch_claim(struct arena *arena, struct punch *punch,
 {
 	struct segment *segment;
 
-	if (list_empty(&arena->idle))
+	if (list_empty(&arena->idle) || arena->idle_pages <= reserve)
 		return;
 	segment = container_of(arena->idle.next, struct segment, idle_link);
 	punch->first = segment->number;
+	punch->unmap = group_unmaps(arena, punch->first);
 	while (segment->idle && arena->idle_pages > reserve &&
-	       punch->pages < max && punch->count < PUNCH_SEGMENTS) {
+	       punch->pages < max) {
 		uint16_t mask = segment->populated & ~segment->used;
 
 		/* Used while they are punched, so that nobody takes them. */
@@ -218,7 +246,7 @@ static void punch_claim(struct arena *arena, struct punch *punch,
 		segment_relink(arena, segment);
 		punch->mask[punch->count++] = mask;
 		punch->pages += __builtin_popcount(mask);
-		if (punch->first + punch->count == arena->num_segments)
+		if ((punch->first + punch->count) % GROUP_SEGMENTS == 0)
 			break;
 		segment = segment_of(arena, punch->first + punch->count);
 	}
@@ -252,6 +280,8 @@ unsigned int arena_punch(struct arena *arena, unsigned int max, bool all)
 		if (!punch.pages)
 			break;
 
+		if (punch.unmap)
+			group_unmap(arena, punch.first);
 		segments_punch(arena, punch.first, punch.mask, punch.count);
 
 		pthread_mutex_lock(&arena->lock);

@@ -3,6 +3,9 @@
  * What lies between pages: a guest that leaves one page in each span, and then
  * keeps the store from packing them, must not hold many times what it stores.
  */
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "store-fixture.h"
 
 #define P TMEM_POOL_PERSISTENT
@@ -102,12 +105,86 @@ static void fragments_leave_the_reservation(void **state)
 	fixture_close(&f);
 }
 
+/* ------------------------------------------------------------ given back */
+
+/* Bytes of shared memory that this process has mapped, memfds' among it. */
+static uint64_t mapped_shared(void)
+{
+	FILE *status = fopen("/proc/self/status", "r");
+	unsigned long kib = 0;
+	char line[256];
+
+	assert_non_null(status);
+	while (fgets(line, sizeof(line), status))
+		if (sscanf(line, "RssShmem: %lu", &kib) == 1)
+			break;
+	fclose(status);
+	return (uint64_t)kib * 1024;
+}
+
+/* Incompressible pages, of which the last few stay. */
+#define GIVEN 1000u
+#define STAYS 16u
+
+/*
+ * Nearly all pages of a group go: bytes that this process has unmapped once the
+ * first few were given back.
+ */
+static int64_t unmapped_by_few(void)
+{
+	uint64_t mapped, held;
+	struct fixture f;
+	int64_t unmapped;
+
+	fixture_open(&f, 64 * MIB, 0);
+	pool_open(&f, 0, P);
+	for (uint64_t i = 0; i < GIVEN; i++)
+		assert_int_equal(put(&f, 0, 1, i, 4 * i + 3), TMEM_PAGE_OK);
+	flush(&f, 0, 1, 0, GIVEN - STAYS);
+	held = stats_of(&f).held_bytes;
+	mapped = mapped_shared();
+	while (stats_of(&f).held_bytes + 4 * PAGE > held)
+		assert_true(tmem_step(f.store, 4) > 0);
+	assert_true(stats_of(&f).held_bytes + MIB > held);
+	unmapped = mapped - mapped_shared();
+	for (uint64_t i = GIVEN - STAYS; i < GIVEN; i++)
+		assert_int_equal(get(&f, 0, 1, i, 4 * i + 3), TMEM_PAGE_OK);
+	while (tmem_step(f.store, 256))
+		;
+	assert_true(stats_of(&f).held_bytes + 3 * MIB < held);
+	assert_true(mapped_shared() + 3 * MIB < mapped);
+	for (uint64_t i = GIVEN - STAYS; i < GIVEN; i++)
+		assert_int_equal(get(&f, 0, 1, i, 4 * i + 3), TMEM_PAGE_OK);
+	fixture_close(&f);
+	return unmapped;
+}
+
+/* What is about to be given back is unmapped at once; nothing else is lost. */
+static void an_idle_group_is_unmapped(void **state)
+{
+	assert_true(unmapped_by_few() > (int64_t)(2 * MIB));
+}
+
+/* Locked memory, which cannot be unmapped before, is given back as well. */
+static void locked_memory_is_given_back(void **state)
+{
+	if (geteuid() || mlockall(MCL_FUTURE | MCL_ONFAULT)) {
+		print_message("# needs a user who may lock memory\n");
+		skip();
+	}
+	/* Sanitizers lock nothing: how much is unmapped is not said. */
+	unmapped_by_few();
+	munlockall();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(drains_do_not_starve_compaction),
 		cmocka_unit_test(fragments_are_room),
 		cmocka_unit_test(fragments_leave_the_reservation),
+		cmocka_unit_test(an_idle_group_is_unmapped),
+		cmocka_unit_test(locked_memory_is_given_back),
 	};
 
 	return cmocka_run_group_tests_name("store-compaction", tests, NULL,
