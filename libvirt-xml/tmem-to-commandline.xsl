@@ -117,6 +117,11 @@ changes (virsh qemu-monitor-command), the room in hard_limit, and access to sock
               <xsl:call-template name="commas">
                 <xsl:with-param name="text" select="lease/@path"/>
               </xsl:call-template>
+              <xsl:call-template name="lease-name">
+                <xsl:with-param name="suffix">
+                  <xsl:if test="preceding-sibling::tmem[lease]">:<xsl:value-of select="$id"/></xsl:if>
+                </xsl:with-param>
+              </xsl:call-template>
             </xsl:if>
             <xsl:if test="weight">,weight=<xsl:value-of select="weight"/></xsl:if>
           </xsl:attribute>
@@ -125,6 +130,37 @@ changes (virsh qemu-monitor-command), the room in hard_limit, and access to sock
         <qemu:arg value="{concat('virtio-tmem-pci,id=', $id, ',store=obj', $id, $driver, $place)}"/>
       </xsl:otherwise>
     </xsl:choose>
+  </xsl:template>
+
+  <!-- ,lease-name=: what the broker knows the store by.  It is the domain's name, with the alias
+       of further devices behind a colon; its UUID if the broker would not take that, or could
+       take it for the UUID of another domain. -->
+  <xsl:template name="lease-name">
+    <xsl:param name="suffix"/>
+    <xsl:variable name="name" select="string(/domain/name)"/>
+    <xsl:variable name="hex" select="translate(/domain/uuid, 'ABCDEF- &#9;&#10;', 'abcdef')"/>
+    <xsl:variable name="uuid" select="concat(substring($hex, 1, 8), '-', substring($hex, 9, 4), '-',
+                                             substring($hex, 13, 4), '-', substring($hex, 17, 4), '-',
+                                             substring($hex, 21))"/>
+    <xsl:variable name="digits" select="translate($name, '-', '')"/>
+    <xsl:variable name="domain">
+      <xsl:choose>
+        <xsl:when test="translate($name, 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-', '') = ''
+                        and string-length($name) + string-length($suffix) &lt;= 63
+                        and not(string-length($digits) = 32
+                                and translate($digits, '0123456789abcdefABCDEF', '') = '')">
+          <xsl:value-of select="$name"/>
+        </xsl:when>
+        <xsl:when test="string-length($hex) = 32"><xsl:value-of select="$uuid"/></xsl:when>
+        <xsl:otherwise>
+          <xsl:message terminate="yes">the name '<xsl:value-of select="$name"/>' is none for a broker: the domain needs its uuid</xsl:message>
+        </xsl:otherwise>
+      </xsl:choose>
+    </xsl:variable>
+    <xsl:if test="string-length($domain) + string-length($suffix) &gt; 63">
+      <xsl:message terminate="yes">the alias '<xsl:value-of select="substring($suffix, 2)"/>' of tmem with a lease must have at most 26 characters</xsl:message>
+    </xsl:if>
+    <xsl:value-of select="concat(',lease-name=', $domain, $suffix)"/>
   </xsl:template>
 
   <!-- ,option=BYTES, rounded up to KiB as libvirt does, or nothing -->
