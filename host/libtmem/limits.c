@@ -367,8 +367,24 @@ void store_note_held(struct tmem_store *store)
 
 /* ----------------------------------------------------------------- limits */
 
+/* As statistics have it: who lowers a limit looks at these. */
+static uint64_t held_now(struct tmem_store *store)
+{
+	uint64_t held;
+
+	pthread_mutex_lock(&store->lock);
+	held = store_held(store) + sizeof(*store);
+	pthread_mutex_unlock(&store->lock);
+	return held;
+}
+
+/* Attempts in vain after which what is held is taken for what must be. */
+#define LOWER_TRIES 16
+
 int tmem_store_set_max(struct tmem_store *store, uint64_t max_bytes)
 {
+	uint64_t held, least = UINT64_MAX;
+	unsigned int in_vain = 0;
 	int error = 0;
 
 	CHECK_STORE(store);
@@ -378,16 +394,15 @@ int tmem_store_set_max(struct tmem_store *store, uint64_t max_bytes)
 	else
 		store->max_bytes = max_bytes;
 	pthread_mutex_unlock(&store->lock);
-	if (!error) {
-		uint64_t held;
-
-		pthread_mutex_lock(&store->lock);
-		held = store_held(store);
-		pthread_mutex_unlock(&store->lock);
-		if (held > max_bytes)
-			tmem_shrink(store, held - max_bytes);
+	if (error)
+		return error;
+	/* Not all that goes is memory at once: as long as there is less of it. */
+	while ((held = held_now(store)) > max_bytes && in_vain < LOWER_TRIES) {
+		in_vain = held < least ? 0 : in_vain + 1;
+		least = MIN(least, held);
+		tmem_shrink(store, held - max_bytes);
 	}
-	return error;
+	return 0;
 }
 
 /* store->lock held. */

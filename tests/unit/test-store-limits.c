@@ -571,6 +571,25 @@ static void put_with_lock_limit(rlim_t bytes, int expected)
 	assert_int_equal(WEXITSTATUS(status), expected);
 }
 
+/* Pages that may go do, however little is too much, and whatever is freed first. */
+static void lower_limit_is_kept_to_the_byte(void **state)
+{
+	struct fixture f;
+
+	fixture_open(&f, 64 * MIB, 0);
+	pool_open(&f, 1, 0);
+	for (uint64_t i = 0; i < 40000; i++)
+		put(&f, 1, i / 7, i % 7, i);
+	for (unsigned int i = 0; i < 400; i++) {
+		uint64_t max = held(&f) - 1 - i * 7919 % 50000;
+
+		assert_int_equal(tmem_store_set_max(f.store, max), 0);
+		assert_in_range(held(&f), 0, max);
+	}
+	assert_true(ephemeral_pages(&f) > 1000);
+	fixture_close(&f);
+}
+
 /* What is read can be set: with another weight, say. */
 static void limits_are_read_as_set(void **state)
 {
@@ -631,6 +650,7 @@ int main(void)
 		cmocka_unit_test(hugetlb_pages_are_resident),
 		cmocka_unit_test(pressure_ends),
 		cmocka_unit_test(pressure_from_outside),
+		cmocka_unit_test(lower_limit_is_kept_to_the_byte),
 		cmocka_unit_test(limits_are_read_as_set),
 		cmocka_unit_test(what_cannot_be_locked_is_refused),
 	};
