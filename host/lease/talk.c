@@ -210,8 +210,7 @@ void lease_shrink_step(struct tmem_lease *l)
 
 		lease_set_max(l, before - step);
 		after = lease_held(l);
-		l->stuck = after > l->set &&
-			   after + MIN(SHRINK_STEP / 64, step / 2) >= before;
+		l->stuck = after > l->set && after + SHRINK_STEP / 64 >= before;
 	} else {
 		l->stuck = false;
 	}

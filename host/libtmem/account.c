@@ -48,8 +48,8 @@ static void raw_change(struct tmem_pool *pool, uint64_t bytes)
 static void raw_change_locked(struct tmem_pool *pool, uint64_t bytes)
 {
 	struct tmem_tenant *tenant = pool->tenant;
-	bool parts = pool->arena->persistent &&
-		     atomic_load(&tenant->pools_limited);
+	bool parts =
+		pool->arena->persistent && atomic_load(&tenant->pools_limited);
 
 	if (!bytes)
 		return;
@@ -250,8 +250,8 @@ static int limits_change(struct tmem_tenant *tenant, uint32_t id,
 			 const struct tmem_pool_limits *limits)
 {
 	struct tmem_store *store = tenant->store;
-	uint64_t sum = tenant->pools_reserved -
-		       tenant->pool_limits[id].reserved;
+	uint64_t sum =
+		tenant->pools_reserved - tenant->pool_limits[id].reserved;
 	int error = 0;
 
 	pthread_mutex_lock(&store->lock);

@@ -277,14 +277,14 @@ void pool_put(struct tmem_pool *pool);
 void pool_free(struct tmem_pool *pool);
 
 /*
+ * Pages or words at most, but in tmem_step(), before tenants_lock is let go of:
+ * who waits to write it keeps others from reading it.
+ */
+#define TENANTS_TURN 1024u
+/*
  * Work in the background, and for ops in need: @max pages or words at most;
  * how many there were.
  */
-/*
- * As many at most, but in tmem_step(), before tenants_lock is let go of: who
- * waits to write it keeps others from reading it.
- */
-#define TENANTS_TURN 1024u
 /* Free pages of dead pools. */
 unsigned int store_drain(struct tmem_store *store, unsigned int max);
 /* Of those of one tenant. */

@@ -70,8 +70,8 @@ uint64_t tenant_held(struct tmem_tenant *tenant)
 	uint64_t pools =
 		atomic_load(&tenant->pools_limited) ? POOL_LIMITS_BYTES : 0;
 
-	return tenant_base() + pools + pools_bytes(tenant) + arena_held(&tenant->persistent) +
-	       arena_held(&tenant->ephemeral);
+	return tenant_base() + pools + pools_bytes(tenant) +
+	       arena_held(&tenant->persistent) + arena_held(&tenant->ephemeral);
 }
 
 uint64_t tenant_index_share(struct tmem_tenant *tenant)
@@ -378,13 +378,9 @@ static uint64_t held_now(struct tmem_store *store)
 	return held;
 }
 
-/* Attempts in vain after which what is held is taken for what must be. */
-#define LOWER_TRIES 16
-
 int tmem_store_set_max(struct tmem_store *store, uint64_t max_bytes)
 {
-	uint64_t held, least = UINT64_MAX;
-	unsigned int in_vain = 0;
+	uint64_t held, before = UINT64_MAX;
 	int error = 0;
 
 	CHECK_STORE(store);
@@ -397,9 +393,8 @@ int tmem_store_set_max(struct tmem_store *store, uint64_t max_bytes)
 	if (error)
 		return error;
 	/* Not all that goes is memory at once: as long as there is less of it. */
-	while ((held = held_now(store)) > max_bytes && in_vain < LOWER_TRIES) {
-		in_vain = held < least ? 0 : in_vain + 1;
-		least = MIN(least, held);
+	while ((held = held_now(store)) > max_bytes && held < before) {
+		before = held;
 		tmem_shrink(store, held - max_bytes);
 	}
 	return 0;

@@ -136,9 +136,8 @@ static int tenant_check(struct tmem_tenant *tenant, char *message, size_t size)
 		raw[pool->arena->persistent] += atomic_load(&pool->raw);
 		beyond += raw_beyond(pool);
 	}
-	if (!error &&
-	    (raw[1] != atomic_load(&tenant->persistent_raw) ||
-	     raw[0] != atomic_load(&tenant->ephemeral_raw))) {
+	if (!error && (raw[1] != atomic_load(&tenant->persistent_raw) ||
+		       raw[0] != atomic_load(&tenant->ephemeral_raw))) {
 		snprintf(message, size,
 			 "tenant: %ju + %ju raw bytes found, %ju + %ju counted",
 			 (uintmax_t)raw[1], (uintmax_t)raw[0],
@@ -146,8 +145,7 @@ static int tenant_check(struct tmem_tenant *tenant, char *message, size_t size)
 			 (uintmax_t)atomic_load(&tenant->ephemeral_raw));
 		error = -EUCLEAN;
 	}
-	if (!error &&
-	    beyond != atomic_load(&tenant->shared_raw))
+	if (!error && beyond != atomic_load(&tenant->shared_raw))
 		error = FAULT("tenant: %ju raw bytes beyond its pools' own "
 			      "reservations, %ju counted",
 			      (uintmax_t)beyond,

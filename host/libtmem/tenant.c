@@ -377,8 +377,6 @@ int pool_adopt(struct tmem_tenant *tenant, uint32_t id)
  * new ones.  Each takes some 6 KiB.
  */
 #define MAX_DEAD_POOLS 1024
-/* Words of them that who makes a pool frees, when there are some. */
-#define DRAIN_WORDS 1024
 
 /*
  * A guest that makes and ends pools in a loop frees them itself, or waits for
@@ -387,9 +385,8 @@ int pool_adopt(struct tmem_tenant *tenant, uint32_t id)
 static int pools_may_grow(struct tmem_tenant *tenant)
 {
 	if (atomic_load(&tenant->num_pools) > TMEM_MAX_POOLS)
-		store_drain(tenant->store, DRAIN_WORDS);
-	return atomic_load(&tenant->num_pools) <
-			       TMEM_MAX_POOLS + MAX_DEAD_POOLS
+		tenant_drain(tenant, TENANTS_TURN);
+	return atomic_load(&tenant->num_pools) < TMEM_MAX_POOLS + MAX_DEAD_POOLS
 		       ? 0
 		       : -ENOMEM;
 }

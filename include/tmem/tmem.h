@@ -54,9 +54,9 @@
  * Bad input: a size, a count, a number, a flag that is out of range is -EINVAL,
  * as is NULL where something is to be read or written, and nothing has
  * happened.  Functions that return void cannot say so: they take no NULL, but
- * where their comment allows it.  A handle (store, tenant, ctx) that is none, has ended, or is not of
- * the store that the other one is of, is a bug of the caller's that no errno
- * mends.  A debug build of the library (NDEBUG not defined: meson's buildtype
+ * where their comment allows it.  A handle (store, tenant, ctx) that is none,
+ * has ended, or is not of the store that the other one is of, is a bug of the
+ * caller's that no errno mends.  A debug build of the library (NDEBUG not defined: meson's buildtype
  * other than release) says which function was called with it, in one line on
  * stderr, and aborts; and so it does where a store is destroyed that has a tenant
  * or a ctx.  Other builds do not look.  The address of a handle that has ended

@@ -55,7 +55,7 @@ class Library(unittest.TestCase):
                                       r"0 pages in [0-9]+ bytes of the host, 2 puts\n\Z")
 
     def test_cplusplus(self):
-        """All of the header's functions can be called from C++, with their own names."""
+        """All of the header's functions are linked from C++, by their own names."""
         with open(f"{TOP}/include/tmem/tmem.h", encoding="utf-8") as file:
             header = re.sub(r"/\*.*?\*/", "", file.read(), flags=re.S)
         names = sorted(set(re.findall(r"^\w[\w \t*]*?\b(tmem_\w+)\(", header, re.M)))
