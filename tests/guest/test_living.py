@@ -155,8 +155,12 @@ def test_locked(kernel):
                    append="tmem_swap.disksize_mb=256 tmem_swap.force=1") as vm:
             vm.qmp("qom-set", path="/objects/store1", property="size", value=256 * MIB)
             swap_and_verify(vm)
+            # What nobody has freed when it is looked at.
+            vm.run("swapoff /dev/tmem0; dd if=/dev/urandom of=/dev/tmem0 bs=1M count=40"
+                   " oflag=direct 2>/dev/null")
             held = vm.stats()["device"]["held-bytes"] >> 20
             shared = process_field(vm, "status", "RssShmem") >> 10
+            assert shared >= 40, f"{shared} MiB of memfds are resident"
             locked = process_field(vm, "status", "VmLck") >> 10
             assert locked >= (192 if args else 0) + shared, f"{locked} MiB locked, {shared} shared"
             assert shared <= held + 8, f"{shared} MiB of memfds are resident, {held} are held"
