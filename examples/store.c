@@ -50,11 +50,13 @@ static void limit(struct tmem_tenant *tenant)
 {
 	/* Of the reservation a half; of what may vanish 1 MiB, all in. */
 	const struct tmem_limits limits = {
+		.size = sizeof(limits),
 		.persistent_reserved = 8 << 20,
 		.ephemeral_max = 1 << 20,
 	};
 	/* Of these the pool has a quarter to itself. */
-	const struct tmem_pool_limits pool = { .reserved = 2 << 20 };
+	const struct tmem_pool_limits pool = { .size = sizeof(pool),
+					       .reserved = 2 << 20 };
 
 	must(tmem_tenant_set_limits(tenant, &limits), "tmem_tenant_set_limits");
 	must(tmem_pool_set_limits(tenant, PERSISTENT, &pool),
@@ -75,7 +77,8 @@ static void make_room(struct tmem_store *store, struct tmem_tenant *tenant)
 int main(void)
 {
 	/* Room for 16 MiB that are promised, and 8 MiB for the rest. */
-	const struct tmem_limits limits = { .persistent_reserved = 16 << 20 };
+	const struct tmem_limits limits = { .size = sizeof(limits),
+					    .persistent_reserved = 16 << 20 };
 	const struct tmem_store_config config = {
 		.size = sizeof(config),
 		.max_bytes = tmem_reservation_cost(16 << 20) + (8 << 20),
@@ -85,7 +88,7 @@ int main(void)
 	static char data[4096] = "a page", got[4096];
 	struct tmem_tenant *tenant;
 	struct tmem_store *store;
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct tmem_ctx *ctx;
 
 	must(tmem_store_create(&config, &store), "tmem_store_create");

@@ -333,7 +333,7 @@ static void *tmem_store_drop_thread(void *opaque)
  */
 void tmem_store_detach(TmemStore *s, TmemStoreUser *user)
 {
-    static const struct tmem_limits nothing;
+    static const struct tmem_limits nothing = { .size = sizeof(nothing) };
     TmemStoreDrop *drop = g_new(TmemStoreDrop, 1);
     sigset_t all, old;
     GThread *thread;
@@ -492,7 +492,7 @@ static void tmem_store_set_size_prop(Object *obj, Visitor *v,
     TmemStore *s = TMEM_STORE(obj);
     uint64_t *field = tmem_store_size_field(s, name);
     struct tmem_limits old = s->limits;
-    struct tmem_limits limits;
+    struct tmem_limits limits = { .size = sizeof(limits) };
     uint64_t value;
     bool ok;
 
@@ -673,7 +673,7 @@ bool tmem_stats_visit(Visitor *v, const char *name,
 bool tmem_store_visit_stats(TmemStore *s, Visitor *v, const char *name,
                             Error **errp)
 {
-    struct tmem_stats stats = {};
+    struct tmem_stats stats = { .size = sizeof(stats) };
     bool ok;
 
     if (s->store) {
@@ -705,6 +705,7 @@ static void tmem_store_init(Object *obj)
     TmemStore *s = TMEM_STORE(obj);
 
     QLIST_INIT(&s->users);
+    s->limits.size = sizeof(s->limits);
     s->lease.changed = tmem_store_lease_moves;
     s->lease.opaque = s;
 }

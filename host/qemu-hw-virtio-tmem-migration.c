@@ -19,7 +19,7 @@
 
 static uint64_t virtio_tmem_persistent_pages(VirtIOTMEM *s)
 {
-    struct tmem_stats stats;
+    struct tmem_stats stats = { .size = sizeof(stats) };
 
     tmem_tenant_stats(s->user.tenant, &stats);
     return stats.persistent_pages;
@@ -82,7 +82,7 @@ int virtio_tmem_migration_event(NotifierWithReturn *notifier,
 static int virtio_tmem_pre_save(void *opaque)
 {
     VirtIOTMEM *s = opaque;
-    struct tmem_stats stats;
+    struct tmem_stats stats = { .size = sizeof(stats) };
     Error *err = NULL;
 
     tmem_tenant_stats(s->user.tenant, &stats);

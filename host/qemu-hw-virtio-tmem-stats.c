@@ -92,7 +92,7 @@ static bool virtio_tmem_visit_pool(VirtIOTMEM *s, Visitor *v,
                                    Error **errp)
 {
     bool persistent = pool->flags & VIRTIO_TMEM_POOL_PERSISTENT;
-    struct tmem_stats stats;
+    struct tmem_stats stats = { .size = sizeof(stats) };
     bool ok;
 
     if (tmem_pool_stats(s->user.tenant, pool->id, &stats) < 0) {
@@ -149,7 +149,7 @@ void virtio_tmem_get_stats(Object *obj, Visitor *v, const char *name,
                            void *opaque, Error **errp)
 {
     VirtIOTMEM *s = VIRTIO_TMEM(obj);
-    struct tmem_stats tenant = {};
+    struct tmem_stats tenant = { .size = sizeof(tenant) };
     bool realized = s->server;
     bool ok;
 

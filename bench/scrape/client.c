@@ -94,7 +94,8 @@ static void open_store(struct store *s, const char *socket, unsigned int number)
 {
 	const struct tmem_pool_params params = { TMEM_POOL_PERSISTENT, 12 };
 	const uint64_t reserved = num_pages * SIZE;
-	const struct tmem_limits limits = { .persistent_reserved = reserved };
+	const struct tmem_limits limits = { .size = sizeof(limits),
+					    .persistent_reserved = reserved };
 	const struct tmem_store_config config = {
 		.size = sizeof(config),
 		.max_bytes = tmem_reservation_cost(reserved),

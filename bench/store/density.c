@@ -141,7 +141,7 @@ static void some_churn(struct some *some)
 static double some_held(struct some *some, struct held *held)
 {
 	double kernel = kernel_bytes() - some->before, free, stored;
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 
 	tmem_store_stats(some->store, &stats);
 	free = some->tenants * TENANT_BYTES;

@@ -101,7 +101,7 @@ static double p99_beside_lz4(struct freed *freed)
 /* Held bytes, less what a tenant may take, over live ones. */
 static double held_over_live(struct freed *freed)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 
 	tmem_tenant_stats(freed->tenant, &stats);
 	return (stats.held_bytes - TENANT_BYTES) / freed->live_bytes;
@@ -144,7 +144,7 @@ static void fill(struct freed *freed)
 
 static void free_most(struct freed *freed)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 
 	for (uint32_t i = 0; i < freed->pages; i++) {
 		struct tmem_op op = {

@@ -79,7 +79,7 @@ static void put_same(struct worker *worker, struct tmem_tenant *tenant,
 
 static double library_bytes(struct tmem_store *store)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 
 	tmem_store_stats(store, &stats);
 	return stats.held_bytes;

@@ -75,7 +75,7 @@ static void verify(struct recompress *r)
 
 static void measure(struct recompress *r)
 {
-	struct tmem_stats before, after;
+	struct tmem_stats before = { .size = sizeof(before) }, after = before;
 	double us = get_us(r);
 
 	tmem_store_stats(r->store, &before);

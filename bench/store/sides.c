@@ -339,6 +339,7 @@ struct tmem_tenant *tenant_open(struct tmem_store *store, const char *name,
 				uint32_t pages, uint32_t flags)
 {
 	struct tmem_limits limits = {
+		.size = sizeof(limits),
 		.persistent_reserved = (uint64_t)pages * PAGE,
 	};
 	struct tmem_pool_params params = { flags, 12 };
@@ -404,7 +405,7 @@ static void make_chunks(struct bench *bench)
 
 static void fill(struct bench *bench)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	double stored = bench->mean_length * bench->pages;
 
 	order_keys(bench, 1, false);

@@ -184,6 +184,7 @@ struct target *target_lz4(const struct corpus *corpus)
 static void open_store(struct local *t)
 {
 	const struct tmem_limits limits = {
+		.size = sizeof(limits),
 		.persistent_reserved = (uint64_t)t->corpus->pages * PAGE,
 	};
 	const struct tmem_store_config config = {

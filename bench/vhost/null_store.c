@@ -91,9 +91,10 @@ unsigned int tmem_step(struct tmem_store *store, unsigned int pages)
 	return 0;
 }
 
-void tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats)
+int tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats)
 {
-	memset(stats, 0, sizeof(*stats));
+	*stats = (struct tmem_stats){ .size = sizeof(*stats) };
+	return 0;
 }
 
 /* ----------------------------------------------------------------- tenant */
@@ -146,10 +147,11 @@ void tmem_tenant_detach(struct tmem_tenant *tenant)
 	tmem_tenant_drop(tenant);
 }
 
-void tmem_tenant_get_limits(struct tmem_tenant *tenant,
-			    struct tmem_limits *limits)
+int tmem_tenant_get_limits(struct tmem_tenant *tenant,
+			   struct tmem_limits *limits)
 {
 	*limits = tenant->limits;
+	return 0;
 }
 
 static void forget(struct tmem_tenant *tenant)
@@ -168,9 +170,10 @@ void tmem_tenant_reset(struct tmem_tenant *tenant)
 	memset(tenant->pool, 0, sizeof(tenant->pool));
 }
 
-void tmem_tenant_stats(struct tmem_tenant *tenant, struct tmem_stats *stats)
+int tmem_tenant_stats(struct tmem_tenant *tenant, struct tmem_stats *stats)
 {
 	*stats = tenant->stats;
+	return 0;
 }
 
 unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant)

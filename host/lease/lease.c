@@ -188,7 +188,7 @@ static uint64_t reserved_of(struct tmem_tenant **tenants, unsigned int num)
 	uint64_t sum = 0;
 
 	for (unsigned int i = 0; i < num; i++) {
-		struct tmem_limits limits;
+		struct tmem_limits limits = { .size = sizeof(limits) };
 
 		tmem_tenant_get_limits(tenants[i], &limits);
 		sum += tmem_reservation_cost(limits.persistent_reserved);

@@ -49,7 +49,7 @@ __attribute__((format(printf, 2, 3))) static void tell(struct tmem_lease *l,
 
 uint64_t lease_held(struct tmem_lease *l)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 
 	tmem_store_stats(l->store, &stats);
 	return stats.held_bytes;
@@ -130,7 +130,7 @@ static bool say(struct tmem_lease *l, const union tmem_lease_message *m)
 static void say_hello(struct tmem_lease *l)
 {
 	union tmem_lease_message m;
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 
 	tmem_store_stats(l->store, &stats);
 	tmem_lease_begin(&m, TMEM_LEASE_HELLO);
@@ -417,7 +417,7 @@ static void fill_report(struct tmem_lease *l, const struct tmem_stats *stats,
 void lease_look(struct tmem_lease *l, uint64_t now)
 {
 	union tmem_lease_message m;
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 
 	tmem_store_stats(l->store, &stats);
 	look_at_want(l, &stats, now);

@@ -289,14 +289,13 @@ static void limits_enforce(struct tmem_tenant *tenant, uint32_t id)
 int tmem_pool_set_limits(struct tmem_tenant *tenant, uint32_t id,
 			 const struct tmem_pool_limits *limits)
 {
-	struct tmem_pool_limits *fresh;
+	struct tmem_pool_limits *fresh, own;
 	struct tmem_store *store;
 	int error = 0;
 
 	CHECK_TENANT(tenant);
-	if (id >= TMEM_MAX_POOLS || !limits ||
-	    limits->reserved > TMEM_MAX_RESERVED ||
-	    limits->weight > TMEM_MAX_WEIGHT)
+	if (id >= TMEM_MAX_POOLS || SIZED_IN(&own, limits, weight) ||
+	    own.reserved > TMEM_MAX_RESERVED || own.weight > TMEM_MAX_WEIGHT)
 		return -EINVAL;
 	store = tenant->store;
 	fresh = store_zalloc(store, POOL_LIMITS_BYTES);
@@ -312,8 +311,7 @@ int tmem_pool_set_limits(struct tmem_tenant *tenant, uint32_t id,
 		tenant->pool_limits = fresh;
 		fresh = NULL;
 	}
-	error = tenant->pool_limits ? limits_change(tenant, id, limits)
-				    : -ENOMEM;
+	error = tenant->pool_limits ? limits_change(tenant, id, &own) : -ENOMEM;
 	pthread_mutex_unlock(&tenant->lock);
 	pthread_rwlock_unlock(&store->quiesce);
 	store_free(store, fresh);
@@ -325,13 +323,16 @@ int tmem_pool_set_limits(struct tmem_tenant *tenant, uint32_t id,
 int tmem_pool_get_limits(struct tmem_tenant *tenant, uint32_t id,
 			 struct tmem_pool_limits *limits)
 {
+	struct tmem_pool_limits own;
+
 	CHECK_TENANT(tenant);
-	if (id >= TMEM_MAX_POOLS || !limits)
+	if (id >= TMEM_MAX_POOLS || !SIZED_VALID(limits, weight))
 		return -EINVAL;
 	pthread_mutex_lock(&tenant->lock);
-	*limits = limits_of(tenant, id);
+	own = limits_of(tenant, id);
 	pthread_mutex_unlock(&tenant->lock);
-	if (!limits->weight)
-		limits->weight = TMEM_DEFAULT_WEIGHT;
+	if (!own.weight)
+		own.weight = TMEM_DEFAULT_WEIGHT;
+	SIZED_OUT(limits, &own);
 	return 0;
 }

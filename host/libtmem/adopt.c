@@ -123,18 +123,28 @@ static bool slot_has_memory(struct arena *arena, tmem_handle handle,
 	       mask;
 }
 
-/* The slot that a handle names is that word's, if it can be. */
-static bool slot_adopt(struct arena *arena, uint32_t page_size,
-		       tmem_handle handle, struct tmem_leaf *leaf,
-		       unsigned int entry, int *error)
+static bool length_valid(unsigned int type, uint32_t length, uint32_t page_size)
 {
+	if (type == HANDLE_RAW)
+		return length == page_size;
+	if (type == HANDLE_OPAQUE)
+		return length && length <= page_size;
+	return length && length < page_size;
+}
+
+/* The slot that a handle names is that word's, if it can be. */
+static bool slot_adopt(const struct tmem_pool *pool, tmem_handle handle,
+		       struct tmem_leaf *leaf, unsigned int entry, int *error)
+{
+	struct arena *arena = pool->arena;
 	uint32_t length = handle_length(handle), segment, index;
 	struct span *span;
 
 	if (handle & HANDLE_MAIN)
 		return false;
-	if (handle_type(handle) == HANDLE_RAW ? length != page_size
-					      : !length || length >= page_size)
+	if (!length_valid(handle_type(handle), length, pool->page_size))
+		return false;
+	if (pool->opaque != (handle_type(handle) == HANDLE_OPAQUE))
 		return false;
 	segment = handle_segment(handle);
 	index = handle_slot(handle) & 0xfff;
@@ -249,10 +259,10 @@ static tmem_handle word_adopt(struct tmem_object *object,
 
 	if (handle == HANDLE_EMPTY)
 		return handle;
-	if (handle_type(handle) == HANDLE_SAME)
+	if (handle_type(handle) == HANDLE_SAME && !pool->opaque)
 		return handle_same((uint32_t)handle);
-	if (handle_has_chunk(handle) && slot_adopt(pool->arena, pool->page_size,
-						   handle, leaf, entry, error))
+	if (handle_has_chunk(handle) &&
+	    slot_adopt(pool, handle, leaf, entry, error))
 		return handle;
 	return handle_lost();
 }

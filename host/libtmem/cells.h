@@ -90,11 +90,12 @@ struct cells {
 /*
  * A pool's entry.  Whether there is a pool, which, and what kind, in one word:
  *   63..32  generation: how often the number was used
- *   15..8   page shift   1  persistent   0  there is one
+ *   15..8   page shift   2  opaque   1  persistent   0  there is one
  * An object names pool and generation; those of another are dead.
  */
 #define POOL_LIVE	      1ull
 #define POOL_ENTRY_PERSISTENT 2ull
+#define POOL_ENTRY_OPAQUE     4ull
 static inline uint32_t pool_entry_generation(uint64_t entry)
 {
 	return entry >> 32;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * How a page is stored: one repeated word, LZ4, as it is; or zstd, later
+ * How a page is stored: one repeated word, LZ4, as it is; zstd, later; or
+ * whatever it is, where the guest has compressed it itself
  *
  * The page may change while it is read.  LZ4's compressor then stays within
  * its bounds, which depend on lengths alone, and makes a block of the right
@@ -67,6 +68,16 @@ void codec_encode(struct tmem_ctx *ctx, const char *page, uint32_t size,
 	memcpy(ctx->stored, page, size);
 	encoded->type = HANDLE_RAW;
 	encoded->length = size;
+}
+
+/* These bytes are read once: their checksum is that of what is stored. */
+void codec_keep(struct tmem_ctx *ctx, const char *bytes, uint32_t length,
+		struct encoded *encoded)
+{
+	memcpy(ctx->stored, bytes, length);
+	encoded->data = ctx->stored;
+	encoded->type = HANDLE_OPAQUE;
+	encoded->length = length;
 }
 
 void codec_fill(char *page, uint32_t pattern, uint32_t size)
@@ -200,20 +211,46 @@ uint32_t codec_recompress(struct tmem_ctx *ctx, unsigned int type,
 
 /* ----------------------------------------------------------------- decode */
 
+static int lz4_decode(struct tmem_ctx *ctx, uint32_t length, char *page,
+		      uint32_t size)
+{
+	return LZ4_decompress_safe(ctx->stored, page, length, size) == (int)size
+		       ? 0
+		       : -EIO;
+}
+
+static int raw_decode(struct tmem_ctx *ctx, uint32_t length, char *page,
+		      uint32_t size)
+{
+	if (length != size)
+		return -EIO;
+	memcpy(page, ctx->stored, size);
+	return 0;
+}
+
+/* Nothing is decoded that a guest has encoded. */
+static int opaque_decode(struct tmem_ctx *ctx, uint32_t length, char *page,
+			 uint32_t size)
+{
+	if (length > size)
+		return -EIO;
+	memcpy(page, ctx->stored, length);
+	return 0;
+}
+
+/* By the type of the word.  A page of one repeated word has no bytes. */
+static int (*const decoders[])(struct tmem_ctx *ctx, uint32_t length,
+			       char *page, uint32_t size) = {
+	[HANDLE_CHUNK] = lz4_decode,
+	[HANDLE_RAW] = raw_decode,
+	[HANDLE_ZSTD] = zstd_decode,
+	[HANDLE_OPAQUE] = opaque_decode,
+};
+
 int codec_decode(struct tmem_ctx *ctx, unsigned int type, uint32_t length,
 		 char *page, uint32_t size)
 {
-	const char *stored = ctx->stored;
-
-	if (type == HANDLE_RAW) {
-		if (length != size)
-			return -EIO;
-		memcpy(page, stored, size);
-		return 0;
-	}
-	if (type == HANDLE_ZSTD)
-		return zstd_decode(ctx, length, page, size);
-	return LZ4_decompress_safe(stored, page, length, size) == (int)size
-		       ? 0
-		       : -EIO;
+	if (type >= ARRAY_SIZE(decoders) || !decoders[type])
+		return -EIO;
+	return decoders[type](ctx, length, page, size);
 }

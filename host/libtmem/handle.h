@@ -27,6 +27,7 @@ typedef uint64_t tmem_handle;
 #define HANDLE_RAW	  3ull /* as it was */
 #define HANDLE_LOST	  4ull /* there was a page; its reader gets an error */
 #define HANDLE_ZSTD	  5ull /* recompressed: its checksum, then zstd */
+#define HANDLE_OPAQUE	  6ull /* the guest's own: TMEM_POOL_OPAQUE */
 #define HANDLE_TAKEN	  (1ull << 60)
 /* Of recompress.c's look at the page, or evict.c's. */
 #define HANDLE_VISITED (1ull << 59)
@@ -61,8 +62,10 @@ static inline tmem_handle handle_chunk(unsigned int type, uint32_t length,
 }
 static inline bool handle_has_chunk(tmem_handle h)
 {
-	return handle_type(h) == HANDLE_CHUNK || handle_type(h) == HANDLE_RAW ||
-	       handle_type(h) == HANDLE_ZSTD;
+	const unsigned int chunks = 1u << HANDLE_CHUNK | 1u << HANDLE_RAW |
+				    1u << HANDLE_ZSTD | 1u << HANDLE_OPAQUE;
+
+	return chunks >> handle_type(h) & 1;
 }
 static inline uint32_t handle_length(tmem_handle h)
 {

@@ -10,7 +10,6 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -18,14 +17,6 @@
 #define ALLOWANCE_MAX (16 * MIB)
 #define ALLOWANCE_NS  100000000ull
 #define LOOK_NS	      1000000ull
-
-uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
 
 /* The number in a file of one ("max": none); UINT64_MAX where there is none. */
 static uint64_t read_number(const char *path)
@@ -283,7 +274,7 @@ bool headroom_take(struct headroom *headroom, uint64_t bytes,
 	if (!headroom->levels && headroom->host_headroom == UINT64_MAX)
 		return true;
 	pthread_mutex_lock(&headroom->lock);
-	now = now_ns();
+	now = store_now_ns(container_of(headroom, struct tmem_store, headroom));
 	if (now >= headroom->allowance_end_ns)
 		headroom->allowance = 0;
 	if (headroom->allowance < bytes && now >= headroom->next_look_ns) {

@@ -117,6 +117,7 @@ struct tmem_pool {
 	uint32_t id, generation;
 	struct tmem_pool_params params;
 	uint32_t page_size;
+	bool opaque; /* TMEM_POOL_OPAQUE: every page is HANDLE_OPAQUE */
 	/* The table's or the dead list's, and ops'.  Under tenant->lock. */
 	unsigned int refs;
 	atomic_bool dead;

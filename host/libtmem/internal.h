@@ -46,6 +46,7 @@
 #include "index.h"
 #include "list.h"
 #include "live.h"
+#include "sized.h"
 
 /* ----------------------------------------------------------------- tenant */
 
@@ -187,7 +188,8 @@ int recompress_init(struct tmem_store *store,
 		    const struct tmem_store_config *config);
 void recompress_destroy(struct tmem_store *store);
 
-uint64_t now_ns(void);
+/* The time, by the clock that the store was given. */
+uint64_t store_now_ns(const struct tmem_store *store);
 /* The thread's. */
 uint64_t cpu_ns(void);
 
@@ -202,6 +204,8 @@ struct tmem_store {
 	pthread_rwlock_t tenants_lock;
 	struct tmem_memory_ops memory;
 	void *memory_opaque;
+	uint64_t (*clock_ns)(void *opaque);
+	void *clock_opaque;
 	uint32_t flags;
 	pthread_mutex_t lock;
 	struct list tenants, dead;
@@ -354,7 +358,7 @@ int ctx_create(struct tmem_store *store, bool recompresses,
 void ctx_free(struct tmem_ctx *ctx);
 
 struct encoded {
-	unsigned int type; /* HANDLE_SAME, _CHUNK or _RAW */
+	unsigned int type; /* HANDLE_SAME, _CHUNK, _RAW or _OPAQUE */
 	uint32_t pattern;
 	uint32_t length;
 	uint32_t crc;	  /* codec_checksum(), which the caller adds */
@@ -367,7 +371,13 @@ struct encoded {
  */
 void codec_encode(struct tmem_ctx *ctx, const char *page, uint32_t size,
 		  struct encoded *encoded);
-/* The page of @length bytes in ctx->stored; @page is guest memory.  0, -EIO. */
+/* What a guest has encoded; @bytes is guest memory, and read once. */
+void codec_keep(struct tmem_ctx *ctx, const char *bytes, uint32_t length,
+		struct encoded *encoded);
+/*
+ * The page of @length bytes in ctx->stored; @page is guest memory, of which
+ * HANDLE_OPAQUE writes no more than these.  0, -EIO.
+ */
 int codec_decode(struct tmem_ctx *ctx, unsigned int type, uint32_t length,
 		 char *page, uint32_t size);
 /*

@@ -5,6 +5,21 @@
  */
 #include "internal.h"
 
+int tmem_store_set_holder(struct tmem_store *store,
+			  int (*hold)(void *opaque, const char *name,
+				      const int *fd, unsigned int num),
+			  void *opaque)
+{
+	CHECK_STORE(store);
+	return -ENOTSUP;
+}
+
+int tmem_tenant_linger(struct tmem_tenant *tenant, uint32_t seconds)
+{
+	CHECK_TENANT(tenant);
+	return -ENOTSUP;
+}
+
 int tmem_pool_attach_shared(struct tmem_tenant *tenant, uint32_t pool,
 			    const char *group, bool writer)
 {

@@ -400,7 +400,7 @@ int tmem_store_set_max(struct tmem_store *store, uint64_t max_bytes)
 	return 0;
 }
 
-/* store->lock held. */
+/* store->lock held; @limits is of this version. */
 int limits_apply(struct tmem_tenant *tenant, const struct tmem_limits *limits)
 {
 	struct tmem_store *store = tenant->store;
@@ -450,36 +450,41 @@ int tmem_tenant_set_limits(struct tmem_tenant *tenant,
 			   const struct tmem_limits *limits)
 {
 	struct tmem_store *store;
+	struct tmem_limits own;
 	int error;
 
 	CHECK_TENANT(tenant);
-	if (!limits)
+	if (SIZED_IN(&own, limits, weight))
 		return -EINVAL;
 	store = tenant->store;
 	pthread_mutex_lock(&store->lock);
-	error = limits_apply(tenant, limits);
+	error = limits_apply(tenant, &own);
 	pthread_mutex_unlock(&store->lock);
 	while (!error && enforce_turn(tenant))
 		;
 	return error;
 }
 
-void tmem_tenant_get_limits(struct tmem_tenant *tenant,
-			    struct tmem_limits *limits)
+int tmem_tenant_get_limits(struct tmem_tenant *tenant,
+			   struct tmem_limits *limits)
 {
+	struct tmem_limits own = { 0 };
 	struct tmem_store *store;
 
 	CHECK_TENANT(tenant);
+	if (!SIZED_VALID(limits, weight))
+		return -EINVAL;
 	store = tenant->store;
 	pthread_mutex_lock(&store->lock);
-	limits->persistent_reserved = tenant->reserved;
-	limits->persistent_max = MIN(tenant->persistent_max, store->max_bytes);
-	limits->ephemeral_max =
-		tenant->ephemeral_max
-			? MIN(tenant->ephemeral_max, store->max_bytes)
-			: UINT64_MAX;
-	limits->weight = tenant->weight;
+	own.persistent_reserved = tenant->reserved;
+	own.persistent_max = MIN(tenant->persistent_max, store->max_bytes);
+	own.ephemeral_max = tenant->ephemeral_max ? MIN(tenant->ephemeral_max,
+							store->max_bytes)
+						  : UINT64_MAX;
+	own.weight = tenant->weight;
 	pthread_mutex_unlock(&store->lock);
+	SIZED_OUT(limits, &own);
+	return 0;
 }
 
 unsigned int tmem_tenant_pressure(struct tmem_tenant *tenant)

@@ -363,23 +363,31 @@ static void count_refusal(struct tmem_pool *pool, int error)
 	atomic_store(&pool->tenant->refused, 1);
 }
 
-/* One page of guest memory, wherever it lies. */
+/*
+ * One page of guest memory, wherever it lies.  @length: what it is stored as; in
+ * an opaque pool how many of its bytes count, when called.
+ */
 static int put_page(struct tmem_ctx *ctx, struct tmem_object *object,
 		    struct cursor *at, uint64_t index, uint64_t left,
 		    uint32_t *length)
 {
 	uint32_t size = object->pool->page_size;
-	char *page = cursor_piece(at, size);
+	uint32_t bytes = object->pool->opaque ? *length : size;
+	char *page = cursor_piece(at, bytes);
 	struct encoded encoded;
 	int error;
 
 	/* It takes longer to compress the page than to fetch this. */
 	leaf_prefetch(object, index);
 	if (page)
-		cursor_skip(at, size);
+		cursor_skip(at, bytes);
 	else
-		cursor_copy(at, page = ctx->page, size, false);
-	codec_encode(ctx, page, size, &encoded);
+		cursor_copy(at, page = ctx->page, bytes, false);
+	cursor_skip(at, size - bytes);
+	if (object->pool->opaque)
+		codec_keep(ctx, page, bytes, &encoded);
+	else
+		codec_encode(ctx, page, size, &encoded);
 	encoded.crc =
 		encoded.type == HANDLE_SAME
 			? codec_checksum_same(ctx->seed, index, encoded.pattern)
@@ -405,7 +413,7 @@ static int op_put(struct tmem_ctx *ctx, struct tmem_pool *pool,
 	quiesce_done(ctx->store);
 	cursor_skip(&at, op->skip);
 	for (uint64_t i = 0; i < op->count; i++) {
-		uint32_t length = 0;
+		uint32_t length = op->page[i].length;
 		int error = no_object;
 
 		if (!error)
@@ -569,12 +577,16 @@ static int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool,
 			cursor_skip(&at, size);
 			continue;
 		}
-		if (page)
-			cursor_skip(&at, size);
-		else
-			cursor_copy(&at, ctx->page, size, true);
 		result->status = TMEM_PAGE_OK;
 		result->length = handle_length(handle);
+		if (page) {
+			cursor_skip(&at, size);
+		} else {
+			uint32_t bytes = pool->opaque ? result->length : size;
+
+			cursor_copy(&at, ctx->page, bytes, true);
+			cursor_skip(&at, size - bytes);
+		}
 		op->done++;
 		atomic_fetch_add(&pool->count.gets, 1);
 	}
@@ -748,6 +760,15 @@ static int op_flush_object(struct tmem_ctx *ctx, struct tmem_pool *pool,
 
 /* ----------------------------------------------------------------- submit */
 
+/* Of an opaque pool's pages, each of which has a byte at least. */
+static bool lengths_valid(const struct tmem_op *op, uint32_t page_size)
+{
+	for (uint64_t i = 0; i < op->count; i++)
+		if (op->page[i].length - 1 >= page_size)
+			return false;
+	return true;
+}
+
 static int op_check(const struct tmem_op *op, const struct tmem_pool *pool)
 {
 	bool transfer = op->verb == TMEM_PUT || op->verb == TMEM_GET;
@@ -771,6 +792,9 @@ static int op_check(const struct tmem_op *op, const struct tmem_pool *pool)
 	if (transfer && op->page_size != pool->page_size)
 		return -EINVAL;
 	if (transfer && !enough_memory(op, op->count * pool->page_size))
+		return -EINVAL;
+	if (op->verb == TMEM_PUT && pool->opaque &&
+	    !lengths_valid(op, pool->page_size))
 		return -EINVAL;
 	return 0;
 }
@@ -827,4 +851,11 @@ unsigned int tmem_poll(struct tmem_ctx *ctx)
 {
 	CHECK_CTX(ctx);
 	return 0;
+}
+
+unsigned int tmem_drain(struct tmem_ctx *ctx)
+{
+	CHECK_CTX(ctx);
+	/* Every op was complete when tmem_submit() returned. */
+	return tmem_poll(ctx);
 }

@@ -11,8 +11,6 @@
  * key's word says that it still means the page that was copied: a put makes a
  * word without it, and only the thread that has recompress->lock sets it.
  */
-#include <time.h>
-
 #include "internal.h"
 
 #define AFTER_DEFAULT_S 30
@@ -30,7 +28,7 @@ int recompress_init(struct tmem_store *store,
 	r->percent = config->recompress_percent;
 	r->after_s = config->recompress_after_s ? config->recompress_after_s
 						: AFTER_DEFAULT_S;
-	r->balanced_ns = now_ns();
+	r->balanced_ns = store_now_ns(store);
 	return r->percent ? ctx_create(store, true, &r->ctx) : 0;
 }
 
@@ -42,10 +40,11 @@ void recompress_destroy(struct tmem_store *store)
 
 /* ----------------------------------------------------------------- budget */
 
-/* CPU time that may be taken now.  r->lock held. */
-static int64_t balance(struct recompress *r)
+/* CPU time that may be taken now.  recompress.lock held. */
+static int64_t balance(struct tmem_store *store)
 {
-	uint64_t now = now_ns(), since = now - r->balanced_ns;
+	struct recompress *r = &store->recompress;
+	uint64_t now = store_now_ns(store), since = now - r->balanced_ns;
 	/* Longer than this is as good as this. */
 	uint64_t counts = MIN(since, 100ull * BALANCE_MAX_NS);
 
@@ -57,9 +56,9 @@ static int64_t balance(struct recompress *r)
 }
 
 /* Seconds, as in span->due. */
-static uint16_t now_s(void)
+static uint16_t now_s(struct arena *arena)
 {
-	return now_ns() / 1000000000;
+	return store_now_ns(arena->tenant->store) / 1000000000;
 }
 
 static bool is_due(const struct span *span, uint16_t now)
@@ -136,7 +135,8 @@ static enum look slot_look(struct arena *arena, struct tmem_ctx *ctx,
 		return LOOK_LATER;
 	handle = atomic_load_explicit(&leaf->word[slot->entry],
 				      memory_order_relaxed);
-	if (handle & HANDLE_SETTLED || handle_type(handle) == HANDLE_ZSTD) {
+	if (handle & HANDLE_SETTLED || handle_type(handle) == HANDLE_ZSTD ||
+	    handle_type(handle) == HANDLE_OPAQUE) {
 		look = LOOK_SETTLED;
 	} else if (handle & HANDLE_VISITED) {
 		look = LOOK_LATER;
@@ -224,7 +224,7 @@ static bool slot_recompress(struct arena *arena, struct tmem_ctx *ctx,
 /* The next that is due, busy and at the end of the queue; or NULL. */
 static struct span *span_take(struct arena *arena)
 {
-	uint16_t now = now_s();
+	uint16_t now = now_s(arena);
 	struct span *span = NULL;
 
 	pthread_mutex_lock(&arena->lock);
@@ -293,7 +293,8 @@ unsigned int tenant_recompress(struct tmem_tenant *tenant, unsigned int max)
 
 	if (!r->percent || pthread_mutex_trylock(&r->lock))
 		return 0;
-	while (done < max && balance(r) > 0 && (span = span_take(arena))) {
+	while (done < max && balance(tenant->store) > 0 &&
+	       (span = span_take(arena))) {
 		uint64_t start = cpu_ns(), took;
 
 		done += span_recompress(arena, r->ctx, span);
@@ -310,7 +311,7 @@ unsigned int tenant_recompress(struct tmem_tenant *tenant, unsigned int max)
 /* Seconds until a span is due; -1: there is none. */
 static int arena_due_s(struct arena *arena)
 {
-	uint16_t now = now_s();
+	uint16_t now = now_s(arena);
 	int due = -1;
 
 	pthread_mutex_lock(&arena->lock);
@@ -349,7 +350,7 @@ int tmem_step_due(struct tmem_store *store)
 	if (due < 0)
 		return -1;
 	pthread_mutex_lock(&r->lock);
-	if (balance(r) <= 0)
+	if (balance(store) <= 0)
 		wait += -r->balance_ns / 10000 / r->percent;
 	pthread_mutex_unlock(&r->lock);
 	return MAX(due * 1000, wait);

@@ -61,48 +61,61 @@ static void stats_peak(struct tmem_stats *stats, struct tmem_store *store)
 		MAX(atomic_load(&store->held_peak), stats->held_bytes);
 }
 
-void tmem_tenant_stats(struct tmem_tenant *tenant, struct tmem_stats *stats)
+#define STATS_VALID(theirs) SIZED_VALID(theirs, recompress_cpu_ns)
+
+int tmem_tenant_stats(struct tmem_tenant *tenant, struct tmem_stats *stats)
 {
+	struct tmem_stats own = { 0 };
+
 	CHECK_TENANT(tenant);
-	memset(stats, 0, sizeof(*stats));
-	tenant_stats_add(tenant, stats);
-	stats_peak(stats, tenant->store);
-	stats->draining_pages = atomic_load(&tenant->store->draining_pages);
+	if (!STATS_VALID(stats))
+		return -EINVAL;
+	tenant_stats_add(tenant, &own);
+	stats_peak(&own, tenant->store);
+	own.draining_pages = atomic_load(&tenant->store->draining_pages);
+	SIZED_OUT(stats, &own);
+	return 0;
 }
 
-void tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats)
+int tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats)
 {
+	struct tmem_stats own = { 0 };
+
 	CHECK_STORE(store);
-	memset(stats, 0, sizeof(*stats));
+	if (!STATS_VALID(stats))
+		return -EINVAL;
 	pthread_rwlock_rdlock(&store->tenants_lock);
 	for (struct list *l = store->tenants.next; l != &store->tenants;
 	     l = l->next)
 		tenant_stats_add(container_of(l, struct tmem_tenant, link),
-				 stats);
+				 &own);
 	pthread_rwlock_unlock(&store->tenants_lock);
-	stats->held_bytes += sizeof(*store);
-	stats_peak(stats, store);
-	stats->draining_pages = atomic_load(&store->draining_pages);
-	stats->step_cpu_ns = atomic_load(&store->step_cpu_ns);
-	stats->recompress_cpu_ns = atomic_load(&store->recompress.cpu_ns);
+	own.held_bytes += sizeof(*store);
+	stats_peak(&own, store);
+	own.draining_pages = atomic_load(&store->draining_pages);
+	own.step_cpu_ns = atomic_load(&store->step_cpu_ns);
+	own.recompress_cpu_ns = atomic_load(&store->recompress.cpu_ns);
+	SIZED_OUT(stats, &own);
+	return 0;
 }
 
 int tmem_pool_stats(struct tmem_tenant *tenant, uint32_t id,
 		    struct tmem_stats *stats)
 {
+	struct tmem_stats own = { 0 };
 	struct tmem_pool *pool;
 
 	CHECK_TENANT(tenant);
-	if (id >= TMEM_MAX_POOLS || !stats)
+	if (id >= TMEM_MAX_POOLS || !STATS_VALID(stats))
 		return -EINVAL;
 	pool = pool_get(tenant, id);
 	if (!pool)
 		return -ENOENT;
-	memset(stats, 0, sizeof(*stats));
-	stats_add(stats, &pool->count, pool);
-	stats->held_bytes = stats->stored_bytes;
-	stats->held_peak_bytes = stats->held_bytes;
+	stats_add(&own, &pool->count, pool);
+	own.held_bytes = own.stored_bytes;
+	own.held_peak_bytes = own.held_bytes;
 	pool_put(pool);
+	SIZED_OUT(stats, &own);
 	return 0;
 }
 

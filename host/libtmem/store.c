@@ -47,7 +47,7 @@ static bool config_valid(const struct tmem_store_config *config)
 {
 	const struct tmem_memory_ops *memory;
 
-	if (!config || config->size != sizeof(*config) || !config->max_bytes ||
+	if (!config->max_bytes ||
 	    config->flags & ~(TMEM_STORE_LOCK | TMEM_STORE_PARANOID) ||
 	    config->recompress_percent > 100 ||
 	    config->recompress_after_s > TMEM_MAX_RECOMPRESS_AFTER)
@@ -67,21 +67,21 @@ static void store_end(struct tmem_store *store)
 	store_free(store, store);
 }
 
-int tmem_store_create(const struct tmem_store_config *config,
-		      struct tmem_store **out)
+static int store_new(const struct tmem_store_config *config,
+		     struct tmem_store **out)
 {
-	const struct tmem_memory_ops *memory;
-	struct tmem_store *store;
+	const struct tmem_memory_ops *memory =
+		config->memory ? config->memory : &libc_memory;
+	struct tmem_store *store =
+		memory->zalloc(config->memory_opaque, sizeof(*store));
 	pthread_rwlockattr_t attr;
 
-	if (!config_valid(config) || !out)
-		return -EINVAL;
-	memory = config->memory ? config->memory : &libc_memory;
-	store = memory->zalloc(config->memory_opaque, sizeof(*store));
 	if (!store)
 		return -ENOMEM;
 	store->memory = *memory;
 	store->memory_opaque = config->memory_opaque;
+	store->clock_ns = config->clock_ns;
+	store->clock_opaque = config->clock_opaque;
 	store->flags = config->flags;
 	store->max_bytes = config->max_bytes;
 	list_init(&store->tenants);
@@ -107,6 +107,27 @@ int tmem_store_create(const struct tmem_store_config *config,
 	live_add(&store->live, LIVE_STORE, store);
 	*out = store;
 	return 0;
+}
+
+int tmem_store_create(const struct tmem_store_config *config,
+		      struct tmem_store **out)
+{
+	struct tmem_store_config own;
+	int error = SIZED_IN(&own, config, recompress_after_s);
+
+	if (error || !config_valid(&own) || !out)
+		return -EINVAL;
+	return store_new(&own, out);
+}
+
+uint64_t store_now_ns(const struct tmem_store *store)
+{
+	struct timespec t;
+
+	if (store->clock_ns)
+		return store->clock_ns(store->clock_opaque);
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
 
 void tmem_store_destroy(struct tmem_store *store)

@@ -121,10 +121,11 @@ int tmem_tenant_open(struct tmem_store *store, const char *name,
 		     const struct tmem_limits *limits, struct tmem_tenant **out)
 {
 	struct tmem_tenant *tenant;
+	struct tmem_limits own;
 	int fd[TMEM_TENANT_FDS], error;
 
 	CHECK_STORE(store);
-	if (!name || !limits || !out)
+	if (!name || !out || SIZED_IN(&own, limits, weight))
 		return -EINVAL;
 	error = tenant_new(store, name, NULL, &tenant);
 	if (error)
@@ -132,7 +133,7 @@ int tmem_tenant_open(struct tmem_store *store, const char *name,
 	tenant_fds(tenant, fd);
 	error = holders_open(fd, tenant->holder);
 	if (!error)
-		error = tenant_add(tenant, limits);
+		error = tenant_add(tenant, &own);
 	if (error)
 		tenant_free(tenant);
 	else
@@ -158,11 +159,13 @@ int tmem_tenant_adopt(struct tmem_store *store, const char *name,
 		      const int fd[TMEM_TENANT_FDS], struct tmem_tenant **out)
 {
 	struct tmem_tenant *tenant;
+	struct tmem_limits own_limits;
 	int own[TMEM_TENANT_FDS], holder[TMEM_TENANT_FDS], error;
 
 	CHECK_STORE(store);
-	if (!name || !limits || !fd || !out || !memfd_sealed(fd[0]) ||
-	    !memfd_sealed(fd[1]) || memfd_id(fd[0]) == memfd_id(fd[1]))
+	if (!name || !fd || !out || SIZED_IN(&own_limits, limits, weight) ||
+	    !memfd_sealed(fd[0]) || !memfd_sealed(fd[1]) ||
+	    memfd_id(fd[0]) == memfd_id(fd[1]))
 		return -EINVAL;
 	error = holders_open(fd, holder);
 	if (error)
@@ -177,7 +180,7 @@ int tmem_tenant_adopt(struct tmem_store *store, const char *name,
 	memcpy(tenant->holder, holder, sizeof(holder));
 	error = adopt(tenant);
 	if (!error)
-		error = tenant_add(tenant, limits);
+		error = tenant_add(tenant, &own_limits);
 	if (error) {
 		tenant_forget(tenant);
 		tenant_free(tenant);
@@ -298,7 +301,7 @@ _Atomic uint64_t *pool_entry(struct tmem_tenant *tenant, uint32_t id)
 
 static bool pool_params_valid(const struct tmem_pool_params *params)
 {
-	return !(params->flags & ~TMEM_POOL_PERSISTENT) &&
+	return !(params->flags & ~(TMEM_POOL_PERSISTENT | TMEM_POOL_OPAQUE)) &&
 	       params->page_shift >= TMEM_PAGE_SHIFT_MIN &&
 	       params->page_shift <= TMEM_PAGE_SHIFT_MAX;
 }
@@ -315,6 +318,7 @@ static int pool_new(struct tmem_tenant *tenant, uint32_t id,
 	pool->id = id;
 	pool->params = *params;
 	pool->page_size = 1u << params->page_shift;
+	pool->opaque = params->flags & TMEM_POOL_OPAQUE;
 	pool->arena = params->flags & TMEM_POOL_PERSISTENT ? &tenant->persistent
 							   : &tenant->ephemeral;
 	pool->refs = 1;
@@ -347,6 +351,8 @@ static void pool_begin(struct tmem_pool *pool)
 
 	if (pool->params.flags & TMEM_POOL_PERSISTENT)
 		live |= POOL_ENTRY_PERSISTENT;
+	if (pool->opaque)
+		live |= POOL_ENTRY_OPAQUE;
 	pool_limits_resolve(pool->tenant, pool->id);
 	pool->generation = pool_entry_generation(atomic_load(entry)) + 1;
 	atomic_store(entry, (uint64_t)pool->generation << 32 | live);
@@ -356,8 +362,9 @@ int pool_adopt(struct tmem_tenant *tenant, uint32_t id)
 {
 	uint64_t entry = atomic_load(pool_entry(tenant, id));
 	struct tmem_pool_params params = {
-		.flags = entry & POOL_ENTRY_PERSISTENT ? TMEM_POOL_PERSISTENT
-						       : 0,
+		.flags = (entry & POOL_ENTRY_PERSISTENT ? TMEM_POOL_PERSISTENT
+							: 0) |
+			 (entry & POOL_ENTRY_OPAQUE ? TMEM_POOL_OPAQUE : 0),
 		.page_shift = entry >> 8 & 0xff,
 	};
 	int error;

@@ -260,7 +260,9 @@ static bool pool_usable(const struct request *r, uint32_t pool_flags)
 				       ? VIRTIO_TMEM_F_PERSISTENT
 				       : VIRTIO_TMEM_F_EPHEMERAL;
 
-	return r->server->features >> feature & 1;
+	/* VIRTIO_TMEM_F_OPAQUE is never offered: somebody else's. */
+	return !(pool_flags & TMEM_POOL_OPAQUE) &&
+	       r->server->features >> feature & 1;
 }
 
 /* 0 or -errno.  A pool number is only ever used after this said 0. */
@@ -388,7 +390,7 @@ static int pool_stats(const struct request *r)
 {
 	struct virtio_tmem_pool_stats wire;
 	struct tmem_pool_params params;
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct iov_pos pos;
 	int error;
 

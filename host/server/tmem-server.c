@@ -95,7 +95,7 @@ void tmem_server_get_config(struct tmem_server *server,
 			    struct virtio_tmem_config *config)
 {
 	const struct tmem_server_config *c = &server->config;
-	struct tmem_limits limits;
+	struct tmem_limits limits = { .size = sizeof(limits) };
 
 	tmem_tenant_get_limits(c->tenant, &limits);
 	if (limits.ephemeral_max == UINT64_MAX)
@@ -132,8 +132,7 @@ bool tmem_server_config_changed(struct tmem_server *server)
 void tmem_server_system_reset(struct tmem_server *server)
 {
 	/* In this order for who goes on after we were killed in between. */
-	tmem_server_new_generation(server,
-				   tmem_server_generation(server) + 1);
+	tmem_server_new_generation(server, tmem_server_generation(server) + 1);
 	tmem_tenant_reset(server->config.tenant);
 }
 

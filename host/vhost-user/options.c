@@ -385,7 +385,8 @@ void options_read(struct options *o, int argc, char **argv)
 
 	*o = (struct options){
 		.fd = -1,
-		.limits.persistent_reserved = UINT64_MAX,
+		.limits = { .size = sizeof(o->limits),
+			    .persistent_reserved = UINT64_MAX },
 		.num_fast = 1,
 		.num_bulk = 1,
 		.grace_s = DEFAULT_GRACE_S,

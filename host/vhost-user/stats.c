@@ -99,7 +99,7 @@ static void print_lease(FILE *out, struct tmem_lease *lease)
 
 static void print_limits(FILE *out, struct tmem_tenant *tenant)
 {
-	struct tmem_limits limits;
+	struct tmem_limits limits = { .size = sizeof(limits) };
 
 	tmem_tenant_get_limits(tenant, &limits);
 	print_member(out, "pressure", tmem_tenant_pressure(tenant));
@@ -113,7 +113,7 @@ static void print_limits(FILE *out, struct tmem_tenant *tenant)
 static void print_vm(FILE *out, struct vm *vm)
 {
 	struct tmem_server_stats server;
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 
 	tmem_tenant_stats(vm->tenant, &stats);
 	tmem_server_stats(vm->server, &server);
@@ -148,7 +148,7 @@ void stats_send(int listen_fd, struct vm *vms, unsigned int num)
 	}
 	out = open_memstream(&text, &size);
 	if (out) {
-		struct tmem_stats stats;
+		struct tmem_stats stats = { .size = sizeof(stats) };
 
 		tmem_store_stats(vms->store, &stats);
 		fputs("{\"store\": {\"vms\": ", out);

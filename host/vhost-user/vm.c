@@ -42,7 +42,7 @@ static uint32_t random_generation(void)
 static bool adopt_tenant(struct vm *vm)
 {
 	int fd[TMEM_TENANT_FDS], error;
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 
 	if (!keeper_kept(vm->name, fd))
 		return false;

@@ -51,6 +51,11 @@
  * to call from any thread, also for the same object, except that an object must
  * not be used while or after it is destroyed.
  *
+ * Structs that may grow begin with their size, which the caller sets to sizeof
+ * before each call that takes one.  Later versions append members, and know
+ * shorter ones by it: what is missing is 0, and what the library does not know
+ * must be (-EINVAL).  What it fills for the caller has 0 there.
+ *
  * Bad input: a size, a count, a number, a flag that is out of range is -EINVAL,
  * as is NULL where something is to be read or written, and nothing has
  * happened.  Functions that return void cannot say so: they take no NULL, but
@@ -108,10 +113,7 @@ struct tmem_memory_ops {
 			 uint64_t length);
 };
 
-/*
- * Set size to sizeof(struct tmem_store_config) and everything that is not
- * wanted to 0: later versions append members, and 0 always means the default.
- */
+/* Everything that is not wanted is 0, which always means the default. */
 struct tmem_store_config {
 	uint32_t size;
 	uint32_t flags; /* TMEM_STORE_* */
@@ -154,6 +156,13 @@ struct tmem_store_config {
 	uint32_t recompress_percent;
 	/* 1 .. TMEM_MAX_RECOMPRESS_AFTER; 0: 30. */
 	uint32_t recompress_after_s;
+	/*
+	 * What time it is, in nanoseconds, never less than before: for tests
+	 * that cannot wait.  Any thread calls it, also several at a time.
+	 * NULL: CLOCK_MONOTONIC.  CPU time is the kernel's in any case.
+	 */
+	uint64_t (*clock_ns)(void *opaque);
+	void *clock_opaque;
 };
 #define TMEM_MAX_RECOMPRESS_AFTER 14400u
 
@@ -231,6 +240,7 @@ uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes);
 /* ----------------------------------------------------------------- tenant */
 
 struct tmem_limits {
+	uint32_t size; /* sizeof(struct tmem_limits) */
 	/* Raw bytes of persistent pages that are kept: promise 2 above. */
 	uint64_t persistent_reserved;
 	/*
@@ -334,10 +344,10 @@ int tmem_tenant_set_limits(struct tmem_tenant *tenant,
 /*
  * The limits in force: 0 replaced by what it stands for now; set again, that
  * stays where it is when the store's max_bytes changes.  UINT64_MAX is what it
- * was.  Any thread; @tenant and @limits are never NULL.
+ * was.  -EINVAL.
  */
-void tmem_tenant_get_limits(struct tmem_tenant *tenant,
-			    struct tmem_limits *limits);
+int tmem_tenant_get_limits(struct tmem_tenant *tenant,
+			   struct tmem_limits *limits);
 
 /*
  * While frozen, tmem_submit() of a put is -EAGAIN, nothing took effect, and
@@ -354,6 +364,12 @@ void tmem_tenant_reset(struct tmem_tenant *tenant);
 /* ------------------------------------------------------------------- pool */
 
 #define TMEM_POOL_PERSISTENT 0x1u
+/*
+ * The owner has encoded its pages, compressed or encrypted them: of each one
+ * tmem_page.length bytes are kept, as they are, and come back.  Nothing is
+ * decoded, compressed or compared.
+ */
+#define TMEM_POOL_OPAQUE 0x2u
 
 struct tmem_pool_params {
 	uint32_t flags;	     /* TMEM_POOL_* */
@@ -389,6 +405,7 @@ int tmem_pool_query(struct tmem_tenant *tenant, uint32_t pool,
  * tmem_tenant_adopt() does not know of them: they are configuration.
  */
 struct tmem_pool_limits {
+	uint32_t size; /* sizeof(struct tmem_pool_limits) */
 	/*
 	 * Raw bytes of the tenant's persistent_reserved that are this pool's
 	 * alone; promise 2 holds for it up to these and what no pool has to
@@ -421,7 +438,8 @@ struct tmem_pool_limits {
 int tmem_pool_set_limits(struct tmem_tenant *tenant, uint32_t pool,
 			 const struct tmem_pool_limits *limits);
 
-/* What was said of the number; weight is never 0.  -EINVAL. */
+/* What was said of the number; weight is never 0, size is as for stats.
+ * -EINVAL. */
 int tmem_pool_get_limits(struct tmem_tenant *tenant, uint32_t pool,
 			 struct tmem_pool_limits *limits);
 
@@ -453,7 +471,8 @@ struct tmem_page {
 	uint8_t status; /* enum tmem_page_status */
 	/*
 	 * Stored length if OK: 0 for a page that is one 4 byte word repeated,
-	 * the page size for one that does not compress.
+	 * the page size for one that does not compress.  In an opaque pool 1 ..
+	 * the page size: read by a put too, and what a get has written.
 	 */
 	uint32_t length;
 	uint16_t internal; /* the library's, as in struct tmem_op */
@@ -485,7 +504,8 @@ struct tmem_op {
 	 * Put, get: count x page size bytes of guest memory, from @skip bytes
 	 * after the start of iov[0], in any number of pieces of any length.
 	 * A get writes pages that it finds and no byte of others, but may leave
-	 * anything in a page that it reports as TMEM_PAGE_IO.
+	 * anything in a page that it reports as TMEM_PAGE_IO.  In an opaque pool
+	 * a page is its first tmem_page.length bytes; the others are not touched.
 	 */
 	const struct iovec *iov;
 	unsigned int iovcnt;
@@ -528,7 +548,8 @@ int tmem_ctx_fd(struct tmem_ctx *ctx);
  * -EINPROGRESS: it will complete in tmem_poll() of this ctx.
  * Other errors: nothing took effect and the op is complete:
  * -EINVAL: verb, flags, pool's number, count, index + count, page size, no page,
- * too little iovec, exclusive get of a persistent pool; -ENOENT: no such pool;
+ * a length of an opaque pool's page, too little iovec, exclusive get of a
+ * persistent pool; -ENOENT: no such pool;
  * -EAGAIN: a put while frozen.
  * @ctx is used by one thread at a time.
  */
@@ -540,6 +561,12 @@ int tmem_submit(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
  * of ops that were.  @ctx is used by one thread at a time.
  */
 unsigned int tmem_poll(struct tmem_ctx *ctx);
+
+/*
+ * The same until no op of the ctx is in flight: waits for them.  For who ends, or
+ * wants the guest memory back.  @ctx is used by one thread at a time.
+ */
+unsigned int tmem_drain(struct tmem_ctx *ctx);
 
 /*
  * The result of @op has reached its owner.  Call it once for every completed
@@ -559,6 +586,7 @@ void tmem_unretire(struct tmem_ctx *ctx, struct tmem_op *op);
  * stopping anybody: values of one struct may be some ops apart.
  */
 struct tmem_stats {
+	uint64_t size; /* sizeof(struct tmem_stats), before the call */
 	/* gauges */
 	uint64_t persistent_pages;
 	uint64_t ephemeral_pages;
@@ -612,8 +640,9 @@ struct tmem_stats {
 	uint64_t recompress_cpu_ns;
 };
 
-void tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats);
-void tmem_tenant_stats(struct tmem_tenant *tenant, struct tmem_stats *stats);
+/* -EINVAL: NULL, or a size of no version; nothing is written then. */
+int tmem_store_stats(struct tmem_store *store, struct tmem_stats *stats);
+int tmem_tenant_stats(struct tmem_tenant *tenant, struct tmem_stats *stats);
 /*
  * A pool's; held_bytes there leaves out what pools of a tenant share.
  * -ENOENT: there is no such pool; -EINVAL.
@@ -670,6 +699,25 @@ enum tmem_codec {
 	TMEM_CODEC_OPAQUE,   /* the guest's own: as it was put */
 	TMEM_CODEC_ZSTD,     /* a zstd frame */
 };
+
+/*
+ * Have @hold called with the descriptors of what tenant @name holds, @num of
+ * them, copies that are the callee's, when the tenant is opened and whenever
+ * another file is added, such as one that pages are spilled to.  0 from it: they
+ * are kept; else what needs them does not happen.  NULL: no more.  Until then
+ * tmem_tenant_fds() tells all of them.
+ */
+int tmem_store_set_holder(struct tmem_store *store,
+			  int (*hold)(void *opaque, const char *name,
+				      const int *fd, unsigned int num),
+			  void *opaque);
+
+/*
+ * Let a tenant go, and keep it for @seconds for who opens one of its name in this
+ * store; then it is dropped.  Until then a keeper of its memfds does that, with
+ * tmem_tenant_detach() and tmem_tenant_adopt().
+ */
+int tmem_tenant_linger(struct tmem_tenant *tenant, uint32_t seconds);
 
 /*
  * Join pool @pool of @tenant to the group of that name, all of whose members see

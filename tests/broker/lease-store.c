@@ -182,8 +182,9 @@ static void reserve(uint64_t raw)
 		.reserved = tmem_reservation_cost(raw),
 		.wait_ms = 10000,
 	};
-	const struct tmem_limits limits = { .persistent_reserved = raw };
-	struct tmem_limits now;
+	const struct tmem_limits limits = { .size = sizeof(limits),
+					    .persistent_reserved = raw };
+	struct tmem_limits now = { .size = sizeof(now) };
 	char why[300] = "";
 	int error;
 
@@ -202,7 +203,7 @@ static void reserve(uint64_t raw)
 static void stats(void)
 {
 	struct tmem_lease_info info;
-	struct tmem_stats s;
+	struct tmem_stats s = { .size = sizeof(s) };
 
 	tmem_store_stats(store, &s);
 	tmem_lease_info(lease, &info);
@@ -250,7 +251,8 @@ static void open_store(char **argv, int argc)
 		.cgroup_headroom = UINT64_MAX,
 		.host_headroom = UINT64_MAX,
 	};
-	const struct tmem_limits limits = { .persistent_reserved = reserved };
+	const struct tmem_limits limits = { .size = sizeof(limits),
+					    .persistent_reserved = reserved };
 	const struct tmem_lease_config lease_config = {
 		.size = sizeof(lease_config),
 		.socket = argv[1],

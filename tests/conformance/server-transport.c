@@ -45,6 +45,7 @@ static void device_open(struct device *d)
 		.host_headroom = UINT64_MAX,
 	};
 	struct tmem_limits limits = {
+		.size = sizeof(limits),
 		.persistent_reserved = 4 * MIB,
 		.persistent_max = 8 * MIB,
 		.ephemeral_max = 8 * MIB,

@@ -25,7 +25,8 @@
 #define INDEX_MOST (3 * MIB)
 #define DATA_MOST  (48 * MIB)
 
-static const struct tmem_limits limits = { .persistent_reserved = 8 * MIB };
+static const struct tmem_limits limits = { .size = sizeof(limits),
+					   .persistent_reserved = 8 * MIB };
 
 /* ------------------------------------------------------------------ edits */
 
@@ -362,7 +363,7 @@ static bool damage_and_adopt(struct model *m, struct failing_memory *memory,
 /* What it holds now is what the next one finds. */
 static void adopt_again(struct model *m)
 {
-	struct tmem_stats before, after;
+	struct tmem_stats before = { .size = sizeof(before) }, after = before;
 	int fd[TMEM_TENANT_FDS];
 
 	tmem_tenant_stats(m->tenant, &before);

@@ -25,6 +25,7 @@ struct world {
 static struct tmem_limits limits_take(struct input *in)
 {
 	struct tmem_limits limits = {
+		.size = sizeof(limits),
 		.persistent_reserved = take8(in) % 16 * (MIB / 8),
 		.weight = take8(in),
 	};
@@ -110,7 +111,8 @@ static void damage(struct model *m, struct input *in)
 
 static void adopt_it(struct model *m, const char *name, struct input *in)
 {
-	struct tmem_limits limits = { .persistent_reserved = m->promised };
+	struct tmem_limits limits = { .size = sizeof(limits),
+				      .persistent_reserved = m->promised };
 	struct tmem_tenant *tenant;
 	int fd[TMEM_TENANT_FDS];
 
@@ -143,7 +145,8 @@ static void reset(struct model *m)
 
 static void open_again(struct model *m, const char *name, struct input *in)
 {
-	struct tmem_limits limits = { .persistent_reserved = m->promised };
+	struct tmem_limits limits = { .size = sizeof(limits),
+				      .persistent_reserved = m->promised };
 	struct tmem_store *store = m->store;
 
 	model_close(m);
@@ -160,7 +163,7 @@ static void set_max(struct world *w, uint8_t most)
 
 static void check_stats(struct model *m)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	uint64_t pages = 0;
 
 	tmem_tenant_stats(m->tenant, &stats);
@@ -225,6 +228,7 @@ static void world_open(struct world *w, const struct tmem_store_config *config,
 	require(!tmem_store_create(config, &w->store), "no store");
 	for (unsigned int i = 0; i < TENANTS; i++) {
 		struct tmem_limits limits = {
+			.size = sizeof(limits),
 			.persistent_reserved = take8(in) % 8 * (MIB / 8)
 		};
 

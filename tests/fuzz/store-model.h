@@ -8,7 +8,7 @@
 
 #include "store-fixture.h"
 
-#define POOLS	4
+#define POOLS	5
 #define OBJECTS 4
 #define INDEXES 40
 #define DENSE	32 /* of these lie in a row */
@@ -84,6 +84,7 @@ static const struct tmem_pool_params model_params[POOLS] = {
 	{ TMEM_POOL_PERSISTENT, 13 },
 	{ 0, 12 },
 	{ TMEM_POOL_PERSISTENT, 16 },
+	{ TMEM_POOL_PERSISTENT | TMEM_POOL_OPAQUE, 12 },
 };
 
 static inline uint64_t model_index(unsigned int i)
@@ -111,6 +112,15 @@ static inline void model_page(void *page, uint32_t seed, uint32_t size)
 static inline bool model_persistent(const struct model *m, unsigned int pool)
 {
 	return m->pool[pool].params.flags & TMEM_POOL_PERSISTENT;
+}
+
+/* How many bytes of its page count: of an opaque pool's any number. */
+static inline uint32_t model_length(const struct tmem_pool_params *params,
+				    uint32_t seed)
+{
+	uint32_t size = 1u << params->page_shift;
+
+	return params->flags & TMEM_POOL_OPAQUE ? 1 + mix(seed) % size : size;
 }
 
 static inline void model_key_gone(struct key *key)
@@ -242,12 +252,14 @@ static inline void model_put(struct model *m, const struct place *place,
 		return;
 	guest_of_op(&guest, &op, (uint64_t)count * op.page_size, place->cut);
 	for (unsigned int i = 0; i < count; i++) {
+		uint32_t seed = (m->puts + i) * 4 + (kind >> i % 4 * 2 & 3);
 		static uint64_t whole[BUFFER / 8];
 
-		model_page(whole, (m->puts + i) * 4 + (kind >> i % 4 * 2 & 3),
-			   op.page_size);
+		model_page(whole, seed, op.page_size);
 		memcpy(guest.data + op.skip + i * op.page_size, whole,
 		       op.page_size);
+		page[i].length =
+			model_length(&m->pool[place->pool].params, seed);
 	}
 	op.count = count;
 	op.page = page;
@@ -273,14 +285,27 @@ static inline void model_put(struct model *m, const struct place *place,
 	}
 }
 
-/* The page that a get returned is one that was put at that key. */
-static inline void model_found(struct model *m, struct key *key,
-			       const char *data, uint32_t size)
+/* @expected: what a get of that page leaves in memory that was all 0xa5. */
+static inline void model_expect(const struct tmem_pool_params *params,
+				uint32_t seed, void *expected)
 {
+	uint32_t length = model_length(params, seed);
+
+	model_page(expected, seed, 1u << params->page_shift);
+	memset((char *)expected + length, 0xa5,
+	       (1u << params->page_shift) - length);
+}
+
+/* The page that a get returned is one that was put at that key. */
+static inline void model_found(struct model *m, unsigned int pool,
+			       struct key *key, const char *data)
+{
+	const struct tmem_pool_params *params = &m->pool[pool].params;
+	uint32_t size = 1u << params->page_shift;
 	static uint64_t expected[BUFFER / 8];
 
 	if (key->known == KNOWN_PAGE) {
-		model_page(expected, key->seed, size);
+		model_expect(params, key->seed, expected);
 		require(!memcmp(data, expected, size), "another page came");
 		return;
 	}
@@ -288,7 +313,7 @@ static inline void model_found(struct model *m, struct key *key,
 	for (unsigned int i = 0; i < m->puts; i++) {
 		if (m->put[i].key != key)
 			continue;
-		model_page(expected, m->put[i].seed, size);
+		model_expect(params, m->put[i].seed, expected);
 		if (memcmp(data, expected, size))
 			continue;
 		key->known = KNOWN_PAGE;
@@ -321,7 +346,7 @@ static inline void model_got(struct model *m, unsigned int pool,
 {
 	switch (page->status) {
 	case TMEM_PAGE_OK:
-		model_found(m, key, data, size);
+		model_found(m, pool, key, data);
 		return;
 	case TMEM_PAGE_IO:
 		model_damaged(key);
@@ -402,7 +427,7 @@ static inline void model_bad(struct model *m, const struct place *place,
 
 	guest_of_op(&guest, &op, op.page_size, place->cut);
 	op.page = page;
-	switch (how % 7) {
+	switch (how % 8) {
 	case 0:
 		op.verb = more % 6;
 		op.flags = more | 2;
@@ -426,6 +451,11 @@ static inline void model_bad(struct model *m, const struct place *place,
 	case 6:
 		op.verb = TMEM_GET;
 		op.flags = model_persistent(m, place->pool) ? 1 : 2;
+		break;
+	case 7:
+		op.pool = POOLS - 1; /* the opaque one */
+		op.verb = TMEM_PUT;
+		page->length = more & 1 ? 0 : op.page_size + 1 + more;
 		break;
 	}
 	error = tmem_submit(m->ctx, m->tenant, &op);

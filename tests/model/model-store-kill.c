@@ -40,7 +40,8 @@ static struct journal {
 } * journal;
 
 static struct fixture f;
-static const struct tmem_limits limits = { .persistent_reserved = 24 * MIB };
+static const struct tmem_limits limits = { .size = sizeof(limits),
+					   .persistent_reserved = 24 * MIB };
 
 #define FATAL(...)                                                             \
 	do {                                                                   \
@@ -264,7 +265,7 @@ static void verify_key(struct worker *w, uint32_t pool, unsigned int object,
 static void verify(struct worker *w)
 {
 	struct tmem_pool_params params = { TMEM_POOL_PERSISTENT, 12 };
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	char message[200];
 	uint64_t pages = 0;
 

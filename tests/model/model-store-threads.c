@@ -143,15 +143,17 @@ static void *keep_house(void *arg)
 
 	while (!atomic_load(&stop)) {
 		struct tmem_limits limits = {
+			.size = sizeof(limits),
 			.persistent_reserved = r % 3 * MIB,
 			.ephemeral_max = (r >> 8) % 4 * MIB,
 		};
 		struct tmem_pool_limits pool_limits = {
+			.size = sizeof(pool_limits),
 			.reserved = (r >> 26) % 3 * MIB / 2,
 			.max_bytes = (r >> 28) % 4 * MIB / 2,
 			.weight = (r >> 30) % 300,
 		};
-		struct tmem_stats stats;
+		struct tmem_stats stats = { .size = sizeof(stats) };
 
 		r = mix(r);
 		tmem_step(f.store, 1 + r % 500);

@@ -155,7 +155,7 @@ struct model_cell {
 };
 
 struct model_pool {
-	bool exists, persistent;
+	bool exists, persistent, opaque;
 	unsigned int shift;
 	struct model_cell cell[OBJECTS][CELLS];
 };
@@ -278,6 +278,13 @@ static void op_init(struct model *m, const struct step *s, struct tmem_op *op,
 
 /* -------------------------------------------------------------- transfers */
 
+/* How many bytes of its page count. */
+static uint32_t page_length(const struct model_pool *pool, uint64_t seed,
+			    size_t size)
+{
+	return pool->opaque ? 1 + mix(seed) % size : size;
+}
+
 static void do_put(struct model *m, const struct step *s)
 {
 	struct model_pool *pool = pool_of(m, s);
@@ -294,6 +301,7 @@ static void do_put(struct model *m, const struct step *s)
 	for (unsigned int i = 0; i < op.count; i++) {
 		seed[i] = mix(s->random + i) | 1ull << 40;
 		make_page(buffer + i * op.page_size, seed[i], op.page_size);
+		page[i].length = page_length(pool, seed[i], op.page_size);
 	}
 	error = tmem_submit(m->ctx, m->tenant[s->tenant], &op);
 	if (m->frozen[s->tenant] || !pool->exists) {
@@ -341,6 +349,13 @@ static void check_page(struct model *m, struct model_pool *pool,
 	EXPECT(m, page->status == TMEM_PAGE_OK, "get: status %u", page->status);
 	EXPECT(m, cell->seed, "a page that is not there was found");
 	make_page(expected, cell->seed, size);
+	if (pool->opaque) {
+		uint32_t length = page_length(pool, cell->seed, size);
+
+		EXPECT(m, page->length == length, "%u bytes came of %u",
+		       page->length, length);
+		memset(expected + length, 0x5a, size - length);
+	}
 	EXPECT(m, !memcmp(data, expected, size), "a page has wrong bytes");
 }
 
@@ -473,11 +488,13 @@ static void do_create(struct model *m, const struct step *s)
 {
 	struct model_pool *pool = pool_of(m, s);
 	struct tmem_pool_params params = {
-		.flags = s->random & 1 ? TMEM_POOL_PERSISTENT : 0,
+		.flags = (s->random & 1 ? TMEM_POOL_PERSISTENT : 0) |
+			 (s->random & 12 ? 0 : TMEM_POOL_OPAQUE),
 		.page_shift = TMEM_PAGE_SHIFT_MIN + (s->random >> 8) % 5,
 	};
 	bool same = pool->exists && pool->shift == params.page_shift &&
-		    pool->persistent == (params.flags != 0);
+		    pool->persistent == (params.flags & TMEM_POOL_PERSISTENT) &&
+		    pool->opaque == !!(params.flags & TMEM_POOL_OPAQUE);
 	uint64_t held = 0, pages = 0;
 	int error;
 
@@ -497,7 +514,8 @@ static void do_create(struct model *m, const struct step *s)
 	EXPECT(m, !held, "a new pool has %ju pages", (uintmax_t)held);
 	pool->exists = true;
 	pool->shift = params.page_shift;
-	pool->persistent = params.flags;
+	pool->persistent = params.flags & TMEM_POOL_PERSISTENT;
+	pool->opaque = params.flags & TMEM_POOL_OPAQUE;
 }
 
 static void do_destroy(struct model *m, const struct step *s)
@@ -513,6 +531,7 @@ static void do_destroy(struct model *m, const struct step *s)
 static void do_limits(struct model *m, const struct step *s)
 {
 	struct tmem_limits limits = {
+		.size = sizeof(limits),
 		.persistent_reserved = s->random % 4 * 512 * 1024,
 		.persistent_max = s->random >> 8 & 1 ? 3 * MIB : 0,
 		.ephemeral_max = (s->random >> 9) % 3 * MIB,
@@ -532,12 +551,13 @@ static void do_limits(struct model *m, const struct step *s)
 static void do_pool_limits(struct model *m, const struct step *s)
 {
 	struct tmem_pool_limits limits = {
+		.size = sizeof(limits),
 		.reserved = s->random % 4 * 256 * 1024,
 		.max_bytes = (s->random >> 9) % 3 * 64 * 1024,
 		.weight = (s->random >> 20) % 400,
 	};
 	uint64_t sum = limits.reserved;
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	int error;
 
 	if ((s->random >> 16) % 16 == 0)
@@ -690,10 +710,12 @@ static void model_open(struct model *m)
 	assert_int_equal(tmem_store_create(&config, &m->store), 0);
 	m->store->recompress.after_s = 0;
 	assert_int_equal(tmem_ctx_create(m->store, &m->ctx), 0);
-	for (unsigned int i = 0; i < TENANTS; i++)
+	for (unsigned int i = 0; i < TENANTS; i++) {
+		m->limits[i].size = sizeof(m->limits[i]);
 		assert_int_equal(tmem_tenant_open(m->store, "model",
 						  &m->limits[i], &m->tenant[i]),
 				 0);
+	}
 }
 
 static void model_close(struct model *m)

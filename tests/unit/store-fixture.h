@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -148,7 +149,17 @@ struct fixture {
 	struct tmem_tenant *tenant;
 	struct tmem_ctx *ctx;
 	struct failing_memory memory;
+	uint64_t later_ns; /* the store's clock is so far ahead */
 };
+
+static inline uint64_t fixture_clock(void *opaque)
+{
+	const struct fixture *f = opaque;
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec + f->later_ns;
+}
 
 /* One that recompresses, too. */
 static inline void fixture_open_recompressing(struct fixture *f,
@@ -165,8 +176,10 @@ static inline void fixture_open_recompressing(struct fixture *f,
 		.memory_opaque = &f->memory,
 		.recompress_percent = percent,
 		.recompress_after_s = 1,
+		.clock_ns = fixture_clock,
+		.clock_opaque = f,
 	};
-	struct tmem_limits limits = { .persistent_reserved = reserved };
+	struct tmem_limits limits = { .size = sizeof(limits), .persistent_reserved = reserved };
 
 	memset(f, 0, sizeof(*f));
 	assert_int_equal(tmem_store_create(&config, &f->store), 0);
@@ -191,7 +204,7 @@ static inline void fixture_check(struct fixture *f)
 
 static inline struct tmem_stats stats_of(struct fixture *f)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 
 	tmem_store_stats(f->store, &stats);
 	return stats;

@@ -109,6 +109,7 @@ int vm_try_open(struct vm *vm, const struct vm_options *options)
 	static const struct vm_options defaults;
 	const struct vm_options *o = options ? options : &defaults;
 	struct tmem_limits limits = {
+		.size = sizeof(limits),
 		.persistent_reserved = o->reserved,
 		.ephemeral_max = o->ephemeral_max,
 	};

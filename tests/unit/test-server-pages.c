@@ -411,7 +411,7 @@ static void headroom_is_kept(void **state)
 	const struct vm_options options = { .reserved = 16 * MIB,
 					    .host_headroom = 1ull << 60 };
 	struct virtio_tmem_config config;
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	uint64_t refused = 0;
 	struct vm v;
 

@@ -43,7 +43,8 @@ static void config_space(void **state)
 
 static void config_changes(void **state)
 {
-	struct tmem_limits limits = { .persistent_reserved = MIB };
+	struct tmem_limits limits = { .size = sizeof(limits),
+				      .persistent_reserved = MIB };
 	struct virtio_tmem_config config;
 
 	assert_false(tmem_server_config_changed(vm.server));

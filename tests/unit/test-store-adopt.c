@@ -18,7 +18,8 @@
 #define COMPRESSIBLE   1
 #define INCOMPRESSIBLE 3
 
-static const struct tmem_limits limits = { .persistent_reserved = 8 * MIB };
+static const struct tmem_limits limits = { .size = sizeof(limits),
+					   .persistent_reserved = 8 * MIB };
 
 static void keep(struct fixture *f, int fd[TMEM_TENANT_FDS])
 {
@@ -49,7 +50,7 @@ static void adopt_again(struct fixture *f)
 
 static void all_kinds_are_found(void **state)
 {
-	struct tmem_stats before, after;
+	struct tmem_stats before = { .size = sizeof(before) }, after = before;
 	struct fixture f;
 
 	fixture_open(&f, 32 * MIB, 8 * MIB);
@@ -291,7 +292,8 @@ static void failures_lose_nothing(void **state)
 /* Limits that are lower now refuse, and take nothing. */
 static void limits_are_for_what_comes(void **state)
 {
-	struct tmem_limits low = { .persistent_reserved = MIB,
+	struct tmem_limits low = { .size = sizeof(low),
+				   .persistent_reserved = MIB,
 				   .persistent_max = 3 * MIB };
 	int fd[TMEM_TENANT_FDS];
 	struct fixture f;
@@ -445,6 +447,8 @@ static void impossible_words_are_errors(void **state)
 		HANDLE_CHUNK << HANDLE_TYPE_SHIFT | 4096ull << 40,
 		HANDLE_CHUNK << HANDLE_TYPE_SHIFT | 2800ull << 40 | 15 << 12,
 		HANDLE_CHUNK << HANDLE_TYPE_SHIFT | 1ull << 40 | 0xfff,
+		/* Of another kind of pool. */
+		HANDLE_OPAQUE << HANDLE_TYPE_SHIFT | 2000ull << 40,
 	};
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(bad); i++) {

@@ -38,7 +38,7 @@ static void check_fragments(struct fixture *f, uint64_t pages)
 /* Pools that end all the time do not keep the others from being packed. */
 static void drains_do_not_starve_compaction(void **state)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct fixture f;
 
 	fixture_open(&f, 64 * MIB, 0);

@@ -343,9 +343,11 @@ static void work_is_bounded(void **state)
  */
 static void limits_hold(void **state)
 {
-	struct tmem_limits limits[2] = {
-		{ .weight = 300 }, { .weight = 100, .ephemeral_max = 6 * MIB }
-	};
+	struct tmem_limits limits[2] = { { .size = sizeof(*limits),
+					   .weight = 300 },
+					 { .size = sizeof(*limits),
+					   .weight = 100,
+					   .ephemeral_max = 6 * MIB } };
 	struct fixture f[2];
 	uint64_t raw[2];
 
@@ -364,7 +366,7 @@ static void limits_hold(void **state)
 			get_page(&f[i], n - n % 1000);
 		}
 	for (unsigned int i = 0; i < 2; i++) {
-		struct tmem_stats stats;
+		struct tmem_stats stats = { .size = sizeof(stats) };
 
 		tmem_tenant_stats(f[i].tenant, &stats);
 		raw[i] = stats.held_bytes;

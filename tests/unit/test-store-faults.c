@@ -163,7 +163,8 @@ static int script_open(struct script *s)
 		.memory = &failing_ops,
 		.memory_opaque = &s->memory,
 	};
-	struct tmem_limits limits = { .persistent_reserved = 4 * MIB };
+	struct tmem_limits limits = { .size = sizeof(limits),
+				      .persistent_reserved = 4 * MIB };
 	int error = tmem_store_create(&config, &s->store);
 
 	if (!error)

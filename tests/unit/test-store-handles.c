@@ -24,11 +24,17 @@ struct handles {
 #ifndef NDEBUG
 /* ------------------------------------------------------- what is called */
 
-static const struct tmem_limits limits;
+static const struct tmem_limits limits = { .size = sizeof(limits) };
 static const struct tmem_pool_params params = { P, 12 };
-static struct tmem_limits limits_out;
+static const struct tmem_pool_limits pool_limits = {
+	.size = sizeof(pool_limits)
+};
+static struct tmem_pool_limits pool_limits_out = {
+	.size = sizeof(pool_limits_out)
+};
+static struct tmem_limits limits_out = { .size = sizeof(limits_out) };
 static struct tmem_pool_params params_out;
-static struct tmem_stats stats_out;
+static struct tmem_stats stats_out = { .size = sizeof(stats_out) };
 static struct tmem_tenant *tenant_out;
 static struct tmem_ctx *ctx_out;
 static struct tmem_key key;
@@ -36,91 +42,68 @@ static char message[100];
 static int fds[TMEM_TENANT_FDS];
 static uint64_t number;
 
-#define STORES(do)                                                                                                                              \
-	do                                                                                                                                      \
-	(tmem_store_destroy, (h->store)) do(tmem_store_set_pressure, (h->store, 1)) do(tmem_store_set_max, (h->store, MIB)) do(tmem_step, (h->store, 1)) do(                               \
-		tmem_shrink,                                                                                                                    \
-		(h->store,                                                                                                                      \
-		 1)) do(tmem_tenant_open,                                                                                                       \
-			(h->store, "x", &limits,                                                                                                \
-			 &tenant_out)) do(tmem_tenant_adopt,                                                                                    \
-					  (h->store, "x", &limits, fds,                                                                         \
-					   &tenant_out)) do(tmem_ctx_create,                                                                    \
-							    (h->store,                                                                          \
-							     &ctx_out)) do(tmem_store_stats,                                                    \
-									   (h->store,                                                           \
-									    &stats_out)) do(tmem_check,                                         \
-											    (h->store,                                          \
-											     message,                                           \
-											     sizeof(message))) do(tmem_tier_attach,             \
-														  (h->store,                    \
-														   "/tmp",                      \
-														   MIB,                         \
-														   NULL)) do(tmem_event_notify, \
-															     (h->store,         \
-															      1,                \
-															      NULL,             \
-															      NULL))
+/* Every call that takes a handle, by what it takes. */
+/* clang-format off */
+#define STORES(X)                                                              \
+	X(tmem_store_destroy, (h->store))                                      \
+	X(tmem_store_set_pressure, (h->store, 1))                              \
+	X(tmem_store_set_max, (h->store, MIB))                                 \
+	X(tmem_step, (h->store, 1))                                            \
+	X(tmem_step_due, (h->store))                                           \
+	X(tmem_shrink, (h->store, 1))                                          \
+	X(tmem_tenant_open, (h->store, "x", &limits, &tenant_out))             \
+	X(tmem_tenant_adopt, (h->store, "x", &limits, fds, &tenant_out))       \
+	X(tmem_ctx_create, (h->store, &ctx_out))                               \
+	X(tmem_store_stats, (h->store, &stats_out))                            \
+	X(tmem_check, (h->store, message, sizeof(message)))                    \
+	X(tmem_tier_attach, (h->store, "/tmp", MIB, NULL))                     \
+	X(tmem_store_set_holder, (h->store, NULL, NULL))                       \
+	X(tmem_event_notify, (h->store, 1, NULL, NULL))
 
-#define TENANTS(do)                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                          \
-	do                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                   \
-	(tmem_tenant_fds, (h->tenant, fds)) do(tmem_tenant_set_cookie,                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                       \
-					       (h->tenant,                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                   \
-						1)) do(tmem_tenant_cookie, (h->tenant)) do(tmem_tenant_detach, (h                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                            \
-															->tenant)) do(tmem_tenant_drop, (h                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                   \
-																				 ->tenant)) do(tmem_tenant_set_limits, (h->tenant, &limits)) do(tmem_tenant_get_limits, (h                                                                                                                                                                                                                                                                                                                                                                                                                                                                                   \
-																																 ->tenant,                                                                                                                                                                                                                                                                                                                                                                                                                                                                   \
-																															 &limits_out)) do(tmem_tenant_freeze,                                                                                                                                                                                                                                                                                                                                                                                                                                                \
-																																	  (h->tenant,                                                                                                                                                                                                                                                                                                                                                                                                                                                        \
-																																	   true)) do(tmem_tenant_frozen,                                                                                                                                                                                                                                                                                                                                                                                                                                     \
-																																		     (                                                                                                                                                                                                                                                                                                                                                                                                                                                       \
-																																			     h->tenant)) do(tmem_tenant_reset, (h->tenant)) do(tmem_pool_create, (h->tenant,                                                                                                                                                                                                                                                                                                                                                                 \
-																																												  1,                                                                                                                                                                                                                                                                                                                                                                         \
-																																												  &params, NULL)) do(tmem_pool_destroy,                                                                                                                                                                                                                                                                                                                                      \
-																																														     (h->tenant, 1)) do(tmem_pool_query,                                                                                                                                                                                                                                                                                                                     \
-																																																	(                                                                                                                                                                                                                                                                                                                                    \
-																																																		h                                                                                                                                                                                                                                                                                                                            \
-																																																			->tenant,                                                                                                                                                                                                                                                                                                            \
-																																																		1, &params_out)) do(tmem_tenant_stats,                                                                                                                                                                                                                                                                                       \
-																																																				    (h->tenant, &stats_out)) do(tmem_pool_stats, (h->tenant, 1, &stats_out)) do(tmem_tenant_persistent_raw,                                                                                                                                                                                                  \
-																																																														(h                                                                                                                                                                                                                           \
-																																																															 ->tenant)) do(tmem_tenant_pressure,                                                                                                                                                                                 \
-																																																																       (h                                                                                                                                                                                                    \
-																																																																		->tenant)) do(tmem_pool_attach_shared,                                                                                                                                                       \
-																																																																			      (                                                                                                                                                                              \
-																																																																				      h                                                                                                                                                                      \
-																																																																					      ->tenant,                                                                                                                                                      \
-																																																																				      1,                                                                                                                                                                     \
-																																																																				      "x",                                                                                                                                                                   \
-																																																																				      true)) do(tmem_track_start,                                                                                                                                            \
-																																																																						(                                                                                                                                                            \
-																																																																							h                                                                                                                                                    \
-																																																																								->tenant)) do(tmem_track_next, (h->tenant,                                                                                                   \
-																																																																												&key,                                                                                                        \
-																																																																												1)) do(tmem_track_pending,                                                                                   \
-																																																																												       (h->tenant, &number)) do(tmem_track_stop, (h                                                          \
-																																																																																			  ->tenant)) do(tmem_import_reserve,                 \
-																																																																																					(                                    \
-																																																																																						h->tenant,                   \
-																																																																																						MIB)) do(tmem_import_remote, \
-																																																																																							 (h->tenant,         \
-																																																																																							  &key))
+#define TENANTS(X)                                                             \
+	X(tmem_tenant_fds, (h->tenant, fds))                                   \
+	X(tmem_tenant_set_cookie, (h->tenant, 1))                              \
+	X(tmem_tenant_cookie, (h->tenant))                                     \
+	X(tmem_tenant_detach, (h->tenant))                                     \
+	X(tmem_tenant_linger, (h->tenant, 1))                                  \
+	X(tmem_tenant_drop, (h->tenant))                                       \
+	X(tmem_tenant_set_limits, (h->tenant, &limits))                        \
+	X(tmem_tenant_get_limits, (h->tenant, &limits_out))                    \
+	X(tmem_tenant_freeze, (h->tenant, true))                               \
+	X(tmem_tenant_frozen, (h->tenant))                                     \
+	X(tmem_tenant_reset, (h->tenant))                                      \
+	X(tmem_pool_create, (h->tenant, 1, &params, NULL))                     \
+	X(tmem_pool_destroy, (h->tenant, 1))                                   \
+	X(tmem_pool_query, (h->tenant, 1, &params_out))                        \
+	X(tmem_pool_set_limits, (h->tenant, 1, &pool_limits))                  \
+	X(tmem_pool_get_limits, (h->tenant, 1, &pool_limits_out))              \
+	X(tmem_tenant_stats, (h->tenant, &stats_out))                          \
+	X(tmem_pool_stats, (h->tenant, 1, &stats_out))                         \
+	X(tmem_tenant_persistent_raw, (h->tenant))                             \
+	X(tmem_tenant_pressure, (h->tenant))                                   \
+	X(tmem_pool_attach_shared, (h->tenant, 1, "x", true))                  \
+	X(tmem_track_start, (h->tenant))                                       \
+	X(tmem_track_next, (h->tenant, &key, 1))                               \
+	X(tmem_track_pending, (h->tenant, &number))                            \
+	X(tmem_track_stop, (h->tenant))                                        \
+	X(tmem_import_reserve, (h->tenant, MIB))                               \
+	X(tmem_import_remote, (h->tenant, &key))
 
-#define CONTEXTS(do)                                                           \
-	do                                                                     \
-	(tmem_ctx_destroy, (h->ctx)) do(tmem_ctx_fd, (h->ctx)) do(tmem_poll,   \
-								  (h->ctx))
+#define CONTEXTS(X)                                                            \
+	X(tmem_ctx_destroy, (h->ctx))                                          \
+	X(tmem_ctx_fd, (h->ctx))                                               \
+	X(tmem_poll, (h->ctx))                                                 \
+	X(tmem_drain, (h->ctx))
 
-#define BOTH(do)                                                               \
-	do                                                                     \
-	(tmem_submit, (h->ctx, h->tenant, h->op)) do(                          \
-		tmem_export, (h->ctx, h->tenant, &key, NULL, 0, NULL,          \
-			      NULL)) do(tmem_import, (h->ctx, h->tenant, &key, \
-						      "", 1, TMEM_CODEC_LZ4))
+#define BOTH(X)                                                                \
+	X(tmem_submit, (h->ctx, h->tenant, h->op))                             \
+	X(tmem_export, (h->ctx, h->tenant, &key, NULL, 0, NULL, NULL))         \
+	X(tmem_import, (h->ctx, h->tenant, &key, "", 1, TMEM_CODEC_LZ4))
 
-#define SETTLE(do)                                                             \
-	do                                                                     \
-	(tmem_retire, (h->ctx, h->op)) do(tmem_unretire, (h->ctx, h->op))
+#define SETTLE(X)                                                              \
+	X(tmem_retire, (h->ctx, h->op))                                        \
+	X(tmem_unretire, (h->ctx, h->op))
+/* clang-format on */
 
 struct call {
 	const char *name;
@@ -349,6 +332,10 @@ static void null_is_a_handle_for_who_ends_it(void **state)
 static void bad_configs(void **state)
 {
 	struct tmem_memory_ops memory = failing_ops;
+	const uint32_t size[] = {
+		0, 1, offsetof(struct tmem_store_config, recompress_after_s),
+		1u << 16, UINT32_MAX
+	};
 	struct tmem_store_config good = { .size = sizeof(good),
 					  .max_bytes = MIB };
 	struct tmem_store_config bad = good;
@@ -356,8 +343,10 @@ static void bad_configs(void **state)
 
 	assert_int_equal(tmem_store_create(NULL, &store), -EINVAL);
 	assert_int_equal(tmem_store_create(&good, NULL), -EINVAL);
-	bad.size++;
-	assert_int_equal(tmem_store_create(&bad, &store), -EINVAL);
+	for (unsigned int i = 0; i < sizeof(size) / sizeof(size[0]); i++) {
+		bad.size = size[i];
+		assert_int_equal(tmem_store_create(&bad, &store), -EINVAL);
+	}
 	bad = good;
 	bad.max_bytes = 0;
 	assert_int_equal(tmem_store_create(&bad, &store), -EINVAL);
@@ -375,8 +364,9 @@ static void bad_configs(void **state)
 
 static void bad_tenants(void **state)
 {
-	struct tmem_limits good = { 0 },
-			   bad = { .weight = TMEM_MAX_WEIGHT + 1 };
+	struct tmem_limits good = { .size = sizeof(good) },
+			   bad = { .size = sizeof(bad),
+				   .weight = TMEM_MAX_WEIGHT + 1 };
 	const int fd[TMEM_TENANT_FDS] = { -1, -1 };
 	struct tmem_tenant *tenant = NULL;
 	struct fixture f;
@@ -390,7 +380,8 @@ static void bad_tenants(void **state)
 	assert_int_equal(tmem_tenant_open(f.store, "x", &bad, &tenant),
 			 -EINVAL);
 	assert_int_equal(tmem_tenant_set_limits(f.tenant, &bad), -EINVAL);
-	bad = (struct tmem_limits){ .persistent_reserved =
+	bad = (struct tmem_limits){ .size = sizeof(bad),
+				    .persistent_reserved =
 					    TMEM_MAX_RESERVED + 1 };
 	assert_int_equal(tmem_tenant_open(f.store, "x", &bad, &tenant),
 			 -EINVAL);
@@ -409,6 +400,98 @@ static void bad_tenants(void **state)
 	fixture_close(&f);
 }
 
+/* As a program has it that was compiled with another version's header. */
+struct longer_limits {
+	struct tmem_limits known;
+	uint64_t later[4];
+};
+struct longer_stats {
+	struct tmem_stats known;
+	uint64_t later[4], beyond;
+};
+
+static void other_versions_limits(void **state)
+{
+	struct longer_limits mine = { .known.weight = 7 };
+	const uint32_t bad[] = { 0, 1, offsetof(struct tmem_limits, weight),
+				 1u << 20, UINT32_MAX };
+	struct tmem_limits now = { .size = sizeof(now) };
+	struct fixture f;
+
+	fixture_open(&f, 16 * MIB, 0);
+	/* What it knows, and we do not, it does not want. */
+	mine.known.size = sizeof(mine) - 1;
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &mine.known), 0);
+	assert_int_equal(tmem_tenant_get_limits(f.tenant, &now), 0);
+	assert_int_equal(now.weight, 7);
+	/* Or it does. */
+	mine.known.weight = 8;
+	mine.later[3] = 1;
+	mine.known.size = sizeof(mine);
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &mine.known),
+			 -EINVAL);
+	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		mine.known.size = bad[i];
+		assert_int_equal(tmem_tenant_set_limits(f.tenant, &mine.known),
+				 -EINVAL);
+		assert_int_equal(tmem_tenant_get_limits(f.tenant, &mine.known),
+				 -EINVAL);
+	}
+	assert_int_equal(tmem_tenant_get_limits(f.tenant, &now), 0);
+	assert_int_equal(now.weight, 7);
+	mine.known.size = sizeof(mine);
+	assert_int_equal(tmem_tenant_get_limits(f.tenant, &mine.known), 0);
+	assert_int_equal(mine.known.size, sizeof(mine));
+	assert_int_equal(mine.known.weight, 7);
+	assert_int_equal(mine.later[3], 0);
+	fixture_close(&f);
+}
+
+static void other_versions_stats(void **state)
+{
+	struct longer_stats mine;
+	struct fixture f;
+
+	fixture_open(&f, 16 * MIB, 0);
+	memset(&mine, 0xa5, sizeof(mine));
+	mine.known.size = offsetof(struct longer_stats, beyond);
+	assert_int_equal(tmem_store_stats(f.store, &mine.known), 0);
+	assert_int_equal(mine.known.size, offsetof(struct longer_stats, beyond));
+	assert_true(mine.known.held_bytes > 0);
+	assert_int_equal(mine.known.recompress_cpu_ns, 0);
+	for (unsigned int i = 0; i < 4; i++)
+		assert_int_equal(mine.later[i], 0);
+	assert_int_equal(mine.beyond, 0xa5a5a5a5a5a5a5a5ull);
+	memset(&mine, 0xa5, sizeof(mine));
+	mine.known.size = sizeof(mine.known) - 1;
+	assert_int_equal(tmem_store_stats(f.store, &mine.known), -EINVAL);
+	assert_int_equal(tmem_tenant_stats(f.tenant, &mine.known), -EINVAL);
+	assert_int_equal(mine.known.held_bytes, 0xa5a5a5a5a5a5a5a5ull);
+	assert_int_equal(tmem_store_stats(f.store, NULL), -EINVAL);
+	assert_int_equal(tmem_tenant_stats(f.tenant, NULL), -EINVAL);
+	fixture_close(&f);
+}
+
+static void other_versions_config(void **state)
+{
+	struct {
+		struct tmem_store_config known;
+		uint64_t later;
+	} mine = { .known = { .size = sizeof(mine), .max_bytes = MIB } };
+	struct tmem_store *store;
+
+	assert_int_equal(tmem_store_create(&mine.known, &store), 0);
+	tmem_store_destroy(store);
+	/* The first version had no clock, and what stands there is none. */
+	mine.known.clock_ns = fixture_clock;
+	mine.known.size = offsetof(struct tmem_store_config, clock_ns);
+	assert_int_equal(tmem_store_create(&mine.known, &store), 0);
+	tmem_store_destroy(store);
+	mine.later = 1;
+	mine.known.size = sizeof(mine);
+	assert_int_equal(tmem_store_create(&mine.known, &store), -EINVAL);
+}
+
 static void bad_pools(void **state)
 {
 	static const uint32_t id[] = { TMEM_MAX_POOLS, TMEM_MAX_POOLS + 1,
@@ -418,11 +501,11 @@ static void bad_pools(void **state)
 		{ P, TMEM_PAGE_SHIFT_MAX + 1 },
 		{ P, UINT32_MAX },
 		{ P, 0 },
-		{ 2, 12 },
+		{ 4, 12 },
 		{ UINT32_MAX, 12 },
 	};
 	struct tmem_pool_params params = { P, 12 };
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct fixture f;
 
 	fixture_open(&f, 16 * MIB, 0);
@@ -526,6 +609,9 @@ int main(void)
 		cmocka_unit_test(null_is_a_handle_for_who_ends_it),
 		cmocka_unit_test(bad_configs),
 		cmocka_unit_test(bad_tenants),
+		cmocka_unit_test(other_versions_limits),
+		cmocka_unit_test(other_versions_stats),
+		cmocka_unit_test(other_versions_config),
 		cmocka_unit_test(bad_pools),
 		cmocka_unit_test(bad_ops),
 	};

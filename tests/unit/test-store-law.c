@@ -60,6 +60,7 @@ static void slow_region_does_not_cut_the_file(void **state)
 static void open_full(struct fixture *f, uint64_t reserved)
 {
 	struct tmem_limits limits = {
+		.size = sizeof(limits),
 		.persistent_reserved = reserved,
 		.persistent_max = tmem_reservation_cost(reserved),
 	};
@@ -216,7 +217,7 @@ static void flush_object_then_check(struct fixture *f, unsigned int page)
 
 static void destroy_then_check(struct fixture *f, unsigned int page)
 {
-	struct tmem_stats before, after;
+	struct tmem_stats before = { .size = sizeof(before) }, after = before;
 
 	tmem_tenant_stats(f->tenant, &before);
 	if (page == 1)
@@ -233,7 +234,7 @@ static void destroy_then_check(struct fixture *f, unsigned int page)
 static void check_while_ops_wait(void **state)
 {
 	static const uint16_t verb[] = { TMEM_PUT, TMEM_GET };
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct fixture f;
 
 	fixture_open(&f, 64 * MIB, 4 * MIB);
@@ -352,7 +353,8 @@ static bool writer_waits(pthread_rwlock_t *lock)
 
 static void *limit_pool(void *arg)
 {
-	struct tmem_pool_limits limits = { .weight = 7 };
+	struct tmem_pool_limits limits = { .size = sizeof(limits),
+					   .weight = 7 };
 	struct fixture *f = arg;
 
 	assert_int_equal(tmem_pool_set_limits(f->tenant, 0, &limits), 0);
@@ -383,7 +385,7 @@ static void limit_beside_a_put(void *arg)
  */
 static void ops_let_writers_in(void **state)
 {
-	struct tmem_pool_limits now;
+	struct tmem_pool_limits now = { .size = sizeof(now) };
 	struct fixture f;
 
 	fixture_open(&f, 64 * MIB, 0);
@@ -404,7 +406,7 @@ static void ops_let_writers_in(void **state)
 
 static void open_other(struct fixture *f, struct fixture *other)
 {
-	struct tmem_limits none = { 0 };
+	struct tmem_limits none = { .size = sizeof(none) };
 
 	*other = *f;
 	assert_int_equal(
@@ -469,7 +471,7 @@ static void open_packing(struct fixture *f)
 		.memory = &memory,
 		.memory_opaque = &f->memory,
 	};
-	struct tmem_limits none = { 0 };
+	struct tmem_limits none = { .size = sizeof(none) };
 
 	memory = failing_ops;
 	memory.free = packing_free;
@@ -501,7 +503,7 @@ static struct {
 
 static void *open_beside(void *arg)
 {
-	struct tmem_limits none = { 0 };
+	struct tmem_limits none = { .size = sizeof(none) };
 
 	assert_int_equal(tmem_tenant_open(beside.store, "other", &none,
 					  &beside.tenant),
@@ -554,7 +556,8 @@ static void packing_lets_tenants_come(void **state)
 
 static void *limit_and_put(void *arg)
 {
-	struct tmem_pool_limits limits = { .reserved = 64 * PAGE };
+	struct tmem_pool_limits limits = { .size = sizeof(limits),
+					   .reserved = 64 * PAGE };
 
 	assert_int_equal(tmem_pool_set_limits(beside.tenant, 0, &limits), 0);
 	assert_int_equal(put(&beside, 0, 1, 1, 7), TMEM_PAGE_OK);
@@ -581,7 +584,8 @@ static void limit_while_packing(struct fixture *f)
  */
 static void pool_limits_do_not_wait_for_packing(void **state)
 {
-	struct tmem_limits reserved = { .persistent_reserved = MIB };
+	struct tmem_limits reserved = { .size = sizeof(reserved),
+					.persistent_reserved = MIB };
 	struct fixture f;
 
 	open_packing(&f);

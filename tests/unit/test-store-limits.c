@@ -14,7 +14,7 @@
 
 static uint64_t held(struct fixture *f)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 
 	tmem_store_stats(f->store, &stats);
 	return stats.held_bytes;
@@ -22,7 +22,7 @@ static uint64_t held(struct fixture *f)
 
 static uint64_t ephemeral_pages(struct fixture *f)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 
 	tmem_tenant_stats(f->tenant, &stats);
 	return stats.ephemeral_pages;
@@ -139,7 +139,7 @@ static void ephemeral_leaves_the_reservation(void **state)
 static void ephemeral_leaves_others_reservation(void **state)
 {
 	const uint64_t max = 16 * MIB;
-	struct tmem_limits none = { 0 };
+	struct tmem_limits none = { .size = sizeof(none) };
 	struct fixture f, g;
 	uint64_t reserved = open_half_reserved(&f, max);
 
@@ -196,6 +196,7 @@ static void sparse_index_may_be_refused(void **state)
 	const uint64_t reserved = 16 * MIB, dense = reserved / 4,
 		       bound = reserved / 8 + MIB;
 	struct tmem_limits limits = {
+		.size = sizeof(limits),
 		.persistent_reserved = reserved,
 		.persistent_max = tmem_reservation_cost(reserved),
 	};
@@ -253,7 +254,8 @@ static void sparse_index_may_be_refused(void **state)
  */
 static void persistent_index_has_its_limit(void **state)
 {
-	struct tmem_limits limits = { .persistent_max = 4 * MIB };
+	struct tmem_limits limits = { .size = sizeof(limits),
+				      .persistent_max = 4 * MIB };
 	uint64_t accepted = 0;
 	struct fixture f;
 
@@ -278,6 +280,7 @@ static void ephemeral_makes_way(void **state)
 {
 	const uint64_t max = 16 * MIB;
 	struct tmem_limits limits = {
+		.size = sizeof(limits),
 		.persistent_reserved = tmem_reservation_fit(max - MIB),
 	};
 	struct fixture f;
@@ -298,9 +301,10 @@ static void ephemeral_of_others_makes_way(void **state)
 {
 	const uint64_t max = 16 * MIB;
 	struct tmem_limits limits = {
+		.size = sizeof(limits),
 		.persistent_reserved = tmem_reservation_fit(max),
 	};
-	struct tmem_limits none = { 0 };
+	struct tmem_limits none = { .size = sizeof(none) };
 	struct fixture f, g;
 
 	fixture_open(&f, max, 0);
@@ -339,7 +343,8 @@ static void evicted_pages_leave_no_index(void **state)
 /* A lowered limit evicts down to it, before it returns. */
 static void lowered_ephemeral_limit_evicts(void **state)
 {
-	struct tmem_limits limits = { .ephemeral_max = 8 * MIB };
+	struct tmem_limits limits = { .size = sizeof(limits),
+				      .ephemeral_max = 8 * MIB };
 	struct fixture f;
 
 	fixture_open(&f, 256 * MIB, 0);
@@ -383,7 +388,8 @@ static void open_process(struct fixture *f, uint64_t used, uint64_t process)
 					    .max_bytes = 1024 * MIB,
 					    .host_headroom = UINT64_MAX,
 					    .process_bytes = process };
-	struct tmem_limits limits = { .persistent_reserved = 512 * MIB };
+	struct tmem_limits limits = { .size = sizeof(limits),
+				      .persistent_reserved = 512 * MIB };
 
 	memset(f, 0, sizeof(*f));
 	if (strstr(fakes, "XXXXXX"))
@@ -525,7 +531,7 @@ static int put_as_nobody(rlim_t bytes)
 					    .cgroup_headroom = UINT64_MAX,
 					    .host_headroom = UINT64_MAX };
 	struct tmem_pool_params params = { P, 12 };
-	struct tmem_limits limits = { 0 };
+	struct tmem_limits limits = { .size = sizeof(limits) };
 	uint64_t data[PAGE / 8];
 	struct tmem_page page = { 0 };
 	struct iovec iov = { data, PAGE };
@@ -593,7 +599,8 @@ static void lower_limit_is_kept_to_the_byte(void **state)
 /* What is read can be set: with another weight, say. */
 static void limits_are_read_as_set(void **state)
 {
-	struct tmem_limits limits = { .ephemeral_max = UINT64_MAX };
+	struct tmem_limits limits = { .size = sizeof(limits),
+				      .ephemeral_max = UINT64_MAX };
 	struct fixture f;
 
 	fixture_open(&f, 16 * MIB, 0);

@@ -16,14 +16,15 @@
 static int limit(struct fixture *f, uint32_t pool, uint64_t reserved,
 		 uint64_t max, uint32_t weight)
 {
-	struct tmem_pool_limits limits = { reserved, max, weight };
+	struct tmem_pool_limits limits = { sizeof(limits), reserved, max,
+					   weight };
 
 	return tmem_pool_set_limits(f->tenant, pool, &limits);
 }
 
 static struct tmem_stats pool_stats(struct fixture *f, uint32_t pool)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 
 	assert_int_equal(tmem_pool_stats(f->tenant, pool, &stats), 0);
 	return stats;
@@ -49,8 +50,9 @@ static void all_there(struct fixture *f, uint32_t pool, uint64_t bytes)
 
 static void limits_are_checked(void **state)
 {
-	struct tmem_limits less = { .persistent_reserved = 5 * MIB };
-	struct tmem_pool_limits now;
+	struct tmem_limits less = { .size = sizeof(less),
+				    .persistent_reserved = 5 * MIB };
+	struct tmem_pool_limits now = { .size = sizeof(now) };
 	struct fixture f;
 
 	fixture_open(&f, ROOM, RESERVED);
@@ -327,7 +329,8 @@ static void room_goes_by_weight(void **state)
 			(pool_stats(&f, 1).held_bytes +
 			 pool_stats(&f, 2).held_bytes);
 		first /= first + weights[i][1];
-		if (share < first - 0.05 || share > first + 0.05)
+		/* Of 8 MiB: eviction goes by spans that both have pages in. */
+		if (share < first - 0.07 || share > first + 0.07)
 			fail_msg("weights %u and %u: the first has %.3f",
 				 weights[i][0], weights[i][1], share);
 		assert_true(pool_stats(&f, 1).held_bytes +

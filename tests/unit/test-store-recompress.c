@@ -3,7 +3,6 @@
  * Pages that are not used become smaller in the background, and stay what they
  * were: for gets, checksums, counters, and who adopts them.
  */
-#include <time.h>
 #include <unistd.h>
 
 #include "store-fixture.h"
@@ -11,8 +10,10 @@
 
 #define P     TMEM_POOL_PERSISTENT
 #define PAGES 500ull
+#define MS    1000000ull
 
-static const struct tmem_limits limits = { .persistent_reserved = 8 * MIB };
+static const struct tmem_limits limits = { .size = sizeof(limits),
+					   .persistent_reserved = 8 * MIB };
 
 /* Text as a log has it: LZ4 leaves half of it, zstd a third. */
 static void make_text(void *page, uint64_t seed, uint32_t size)
@@ -79,14 +80,14 @@ static void recompress_all(struct fixture *f)
 	f->store->recompress.after_s = 0;
 	do {
 		step_all(f);
-		usleep(10000);
+		f->later_ns += 10 * MS;
 	} while (tmem_step_due(f->store) >= 0);
 	fixture_check(f);
 }
 
 static void pages_become_smaller_and_stay_the_same(void **state)
 {
-	struct tmem_stats before, after;
+	struct tmem_stats before = { .size = sizeof(before) }, after = before;
 	struct fixture f;
 
 	open_recompressing(&f, 100, 1);
@@ -125,7 +126,6 @@ static void pages_become_smaller_and_stay_the_same(void **state)
 /* A get in each interval keeps a page what it is. */
 static void used_pages_are_left_alone(void **state)
 {
-	const struct timespec tick = { .tv_nsec = 100000000 };
 	struct fixture f;
 
 	open_recompressing(&f, 100, 2);
@@ -135,7 +135,7 @@ static void used_pages_are_left_alone(void **state)
 		for (uint64_t i = 0; i < PAGES; i += 10)
 			assert_int_equal(get_text(&f, i, i), TMEM_PAGE_OK);
 		step_all(&f);
-		nanosleep(&tick, NULL);
+		f.later_ns += 100 * MS;
 	}
 	assert_int_equal(stats_of(&f).recompressed_pages, PAGES - PAGES / 10);
 	fixture_check(&f);
@@ -145,8 +145,7 @@ static void used_pages_are_left_alone(void **state)
 /* What is off takes no time; what is on takes what it may, and not more. */
 static void cpu_time_is_bounded(void **state)
 {
-	const struct timespec tick = { .tv_nsec = 5000000 };
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct fixture f;
 	uint64_t start;
 
@@ -158,20 +157,20 @@ static void cpu_time_is_bounded(void **state)
 	assert_int_equal(stats.recompress_cpu_ns, 0);
 	fixture_close(&f);
 
-	start = now_ns();
 	open_recompressing(&f, 1, 1);
+	start = fixture_clock(&f);
 	for (uint64_t i = 0; i < 8 * PAGES; i++)
 		put_text(&f, i, i);
 	f.store->recompress.after_s = 0;
 	for (unsigned int i = 0; i < 200; i++) {
 		step_all(&f);
-		nanosleep(&tick, NULL);
+		f.later_ns += 5 * MS;
 	}
 	tmem_store_stats(f.store, &stats);
 	/* 1 %, and what the last span took beside. */
 	assert_true(stats.recompress_cpu_ns > 0);
 	assert_true(stats.recompress_cpu_ns <
-		    (now_ns() - start) / 100 + 20000000);
+		    (fixture_clock(&f) - start) / 100 + 20 * MS);
 	fixture_close(&f);
 }
 
@@ -186,11 +185,11 @@ static void owner_is_told_when(void **state)
 	put_text(&f, 0, 0);
 	due = tmem_step_due(f.store);
 	assert_in_range(due, 0, 100);
-	usleep(50000);
+	f.later_ns += 50 * MS;
 	step_all(&f);
 	due = tmem_step_due(f.store);
 	assert_in_range(due, 10, 1000);
-	usleep(1000000 * 21 / 20);
+	f.later_ns += 1050 * MS;
 	step_all(&f);
 	assert_int_equal(stats_of(&f).recompressed_pages, 1);
 	/* All is done: no timer. */

@@ -12,7 +12,7 @@
 /* A second tenant of the fixture's store. */
 static void open_second(struct fixture *f, struct fixture *g)
 {
-	struct tmem_limits none = { 0 };
+	struct tmem_limits none = { .size = sizeof(none) };
 
 	*g = *f;
 	assert_int_equal(
@@ -21,14 +21,15 @@ static void open_second(struct fixture *f, struct fixture *g)
 
 static void weigh(struct fixture *f, uint32_t weight)
 {
-	struct tmem_limits limits = { .weight = weight };
+	struct tmem_limits limits = { .size = sizeof(limits),
+				      .weight = weight };
 
 	assert_int_equal(tmem_tenant_set_limits(f->tenant, &limits), 0);
 }
 
 static uint64_t ephemeral_of(struct fixture *f)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 
 	tmem_tenant_stats(f->tenant, &stats);
 	return stats.ephemeral_raw_bytes;
@@ -97,7 +98,8 @@ static void the_quiet_keep_their_share(void **state)
 /* Its own limit is not for others to pay. */
 static void own_limits_cost_oneself(void **state)
 {
-	struct tmem_limits low = { .ephemeral_max = 4 * MIB };
+	struct tmem_limits low = { .size = sizeof(low),
+				   .ephemeral_max = 4 * MIB };
 	struct fixture f, g;
 	uint64_t before;
 
@@ -138,8 +140,9 @@ static void best_effort_takes_from_the_heaviest(void **state)
 
 static void weights_are_checked(void **state)
 {
-	struct tmem_limits limits = { .weight = TMEM_MAX_WEIGHT + 1 };
-	struct tmem_limits now;
+	struct tmem_limits limits = { .size = sizeof(limits),
+				      .weight = TMEM_MAX_WEIGHT + 1 };
+	struct tmem_limits now = { .size = sizeof(now) };
 	struct fixture f;
 
 	fixture_open(&f, ROOM, 0);
@@ -277,6 +280,7 @@ static void promises_are_kept_by_weight(void **state)
 		{ 1, TMEM_MAX_WEIGHT },
 	};
 	struct tmem_limits promise = {
+		.size = sizeof(promise),
 		.persistent_reserved = 4 * MIB,
 		.ephemeral_max = UINT64_MAX,
 	};

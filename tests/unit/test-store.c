@@ -96,7 +96,7 @@ static void keys_are_apart(void **state)
 
 static void flush_ranges(void **state)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct fixture f;
 
 	fixture_open(&f, 256 * MIB, 0);
@@ -122,7 +122,7 @@ static void flush_ranges(void **state)
 
 static void flush_object_leaves_the_others(void **state)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct fixture f;
 
 	fixture_open(&f, 256 * MIB, 0);
@@ -164,7 +164,8 @@ static void flush_object_leaves_the_others(void **state)
 /* A peak is no less than what is held, also of what has never grown. */
 static void peak_is_what_is_held_at_least(void **state)
 {
-	struct tmem_stats tenant, store, pool;
+	struct tmem_stats tenant = { .size = sizeof(tenant) }, store = tenant,
+			  pool = tenant;
 	struct fixture f;
 
 	fixture_open(&f, 256 * MIB, 0);
@@ -185,7 +186,7 @@ static void peak_is_what_is_held_at_least(void **state)
 static void pools_end(void **state)
 {
 	struct tmem_pool_params other = { 0, 12 }, same = { P, 12 };
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct fixture f;
 	uint64_t held;
 
@@ -227,7 +228,7 @@ static void pools_end(void **state)
 static void reservation_holds(void **state)
 {
 	uint64_t reserved = 16 * MIB, pages = reserved / PAGE;
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct fixture f;
 
 	fixture_open(&f, tmem_reservation_cost(reserved), reserved);
@@ -258,9 +259,10 @@ static void reservation_holds(void **state)
 /* Beyond the reservation the limit counts, and neighbours keep theirs. */
 static void best_effort_leaves_reservations_alone(void **state)
 {
-	struct tmem_limits limits = { .persistent_reserved = 8 * MIB };
+	struct tmem_limits limits = { .size = sizeof(limits),
+				      .persistent_reserved = 8 * MIB };
 	struct tmem_tenant *other;
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct fixture f, g;
 	uint64_t refused = 0;
 
@@ -290,7 +292,8 @@ static void best_effort_leaves_reservations_alone(void **state)
 
 static void limits_are_checked(void **state)
 {
-	struct tmem_limits limits = { .persistent_reserved = 32 * MIB };
+	struct tmem_limits limits = { .size = sizeof(limits),
+				      .persistent_reserved = 32 * MIB };
 	struct tmem_store_config config = { .size = sizeof(config) };
 	struct tmem_tenant *other;
 	struct tmem_store *store;
@@ -298,7 +301,7 @@ static void limits_are_checked(void **state)
 
 	assert_int_equal(tmem_store_create(&config, &store), -EINVAL);
 	config.max_bytes = MIB;
-	config.size--;
+	config.size = offsetof(struct tmem_store_config, recompress_after_s);
 	assert_int_equal(tmem_store_create(&config, &store), -EINVAL);
 	assert_true(tmem_reservation_fit(1ull << 40) == TMEM_MAX_RESERVED);
 	fixture_open(&f, 1ull << 40, 0);
@@ -344,7 +347,7 @@ static void lowered_limit_loses_nothing(void **state)
 /* What was freed goes back to the host, compaction included. */
 static void memory_goes_back(void **state)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct fixture f;
 	uint64_t live = 0;
 
@@ -379,7 +382,7 @@ static void memory_goes_back(void **state)
 /* What overwriting frees it needs again: it is not given back in between. */
 static void overwriting_keeps_its_memory(void **state)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct fixture f;
 	long before = 0;
 
@@ -413,7 +416,7 @@ static void overwriting_keeps_its_memory(void **state)
 
 static void ephemeral_evicts_what_is_not_used(void **state)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct fixture f;
 	unsigned int hits[2] = { 0, 0 };
 
@@ -594,7 +597,7 @@ static void taken_pages_move(void **state)
 
 static uint64_t held(struct fixture *f)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 
 	tmem_store_stats(f->store, &stats);
 	return stats.held_bytes;
@@ -649,7 +652,7 @@ static void ending_is_bounded(void **state)
  */
 static void tenants_share_no_page(void **state)
 {
-	struct tmem_limits limits = { 0 };
+	struct tmem_limits limits = { .size = sizeof(limits) };
 	struct fixture f, other;
 	const uint64_t pages = 8 * MIB / PAGE;
 	uint64_t one;
@@ -789,7 +792,7 @@ static void iovec_boundaries_mean_nothing(void **state)
 /* A call of the host's costs more than a page: one gets a segment's 16. */
 static void growth_is_by_segments(void **state)
 {
-	struct tmem_stats stats;
+	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct fixture f;
 	long calls;
 
@@ -841,6 +844,9 @@ static void what_comes_later_is_not_supported(void **state)
 	fixture_open(&f, 8 * MIB, MIB);
 	pool_open(&f, 0, P);
 	assert_int_equal(put(&f, 0, 0, 1, 3), TMEM_PAGE_OK);
+	assert_int_equal(tmem_store_set_holder(f.store, NULL, NULL), -ENOTSUP);
+	assert_int_equal(tmem_tenant_linger(f.tenant, 1), -ENOTSUP);
+	assert_int_equal(tmem_drain(f.ctx), 0);
 	assert_int_equal(tmem_pool_attach_shared(f.tenant, 1, "group", true),
 			 -ENOTSUP);
 	assert_int_equal(tmem_tier_attach(f.store, "/tmp", MIB, &tier),
