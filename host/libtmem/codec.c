@@ -99,12 +99,14 @@ static uint32_t crc32c(uint32_t crc, const void *data, size_t length)
 	return crc32_iscsi((unsigned char *)(uintptr_t)data, length, crc);
 }
 
-uint32_t codec_seed(uint32_t pool, const uint8_t id[TMEM_OBJECT_SIZE])
+uint32_t codec_seed(uint32_t pool, uint32_t opaque_size,
+		    const uint8_t id[TMEM_OBJECT_SIZE])
 {
 	/*
 	 * As bytes, not as the value to start from, to which those of the id
 	 * are added: pool 1's object 0 would be pool 0's object 1.
 	 */
+	pool |= opaque_size << 8; /* pools' numbers are smaller */
 	return crc32c(crc32c(0, &pool, sizeof(pool)), id, TMEM_OBJECT_SIZE);
 }
 

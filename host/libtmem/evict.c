@@ -65,7 +65,10 @@ static uint64_t ghost_key_of(uint32_t seed, uint64_t index)
 
 static uint64_t ghost_key(struct tmem_object *object, uint64_t index)
 {
-	return ghost_key_of(codec_seed(object->pool->id, object->id), index);
+	return ghost_key_of(codec_seed(object->pool->id,
+				       pool_opaque_size(object->pool),
+				       object->id),
+			    index);
 }
 
 /* Where @key would be: behind the descriptors of a group.  arena->lock held. */

@@ -153,6 +153,12 @@ struct tmem_pool {
 	struct hand hand;
 };
 
+/* Its page size if it is opaque; 0. */
+static inline uint32_t pool_opaque_size(const struct tmem_pool *pool)
+{
+	return pool->opaque ? pool->page_size : 0;
+}
+
 int pool_index_init(struct tmem_pool *pool);
 void pool_index_destroy(struct tmem_pool *pool);
 /* Frees what is this process's of it, and no cell. */

@@ -402,9 +402,12 @@ size_t codec_state_size(void);
 /*
  * CRC-32C of stored bytes and of the key under which they are.  The key is part
  * of it so that another page's bytes, which are sound but at the wrong place,
- * are not taken for this one's.  @seed: of pool and object.
+ * are not taken for this one's; nor what a guest has encoded for what we have,
+ * whatever the memory says that was adopted.  @seed: of pool and object;
+ * @opaque_size: pool_opaque_size().
  */
-uint32_t codec_seed(uint32_t pool, const uint8_t id[TMEM_OBJECT_SIZE]);
+uint32_t codec_seed(uint32_t pool, uint32_t opaque_size,
+		    const uint8_t id[TMEM_OBJECT_SIZE]);
 uint32_t codec_checksum(uint32_t seed, uint64_t index, const char *stored,
 			uint32_t length);
 /* Of a same-filled page. */

@@ -839,7 +839,7 @@ int tmem_submit(struct tmem_ctx *ctx, struct tmem_tenant *tenant,
 	if (!pool)
 		return -ENOENT;
 	error = op_check(op, pool);
-	ctx->seed = codec_seed(op->pool, op->object);
+	ctx->seed = codec_seed(op->pool, pool_opaque_size(pool), op->object);
 	if (!error)
 		error = verbs[op->verb](ctx, pool, op);
 	pool_put(pool);

@@ -95,7 +95,8 @@ static void candidate_copy(struct arena *arena, struct tmem_ctx *ctx,
 	candidate->generation = object->generation;
 	candidate->index = (leaf->number << LEAF_SHIFT) + entry;
 	candidate->page_size = object->pool->page_size;
-	ctx->seed = codec_seed(object->pool_id, object->id);
+	ctx->seed = codec_seed(object->pool_id, pool_opaque_size(object->pool),
+			       object->id);
 	ctx->crc = atomic_load_explicit(leaf_crc(leaf, entry),
 					memory_order_relaxed);
 	memcpy(ctx->stored, arena_data(arena, handle), handle_length(handle));

@@ -182,12 +182,12 @@ static void pages_of_other_keys_are_damage(void **state)
  */
 static void pages_of_other_pools_are_damage(void **state)
 {
-	uint32_t seed[8 * 64];
+	uint32_t seed[16 * 64];
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(seed); i++) {
-		uint8_t id[TMEM_OBJECT_SIZE] = { i / 8 };
+		uint8_t id[TMEM_OBJECT_SIZE] = { i / 16 };
 
-		seed[i] = codec_seed(i % 8, id);
+		seed[i] = codec_seed(i % 8, i / 8 % 2 * PAGE, id);
 		for (unsigned int j = 0; j < i; j++)
 			assert_int_not_equal(seed[i], seed[j]);
 	}

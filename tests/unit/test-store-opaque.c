@@ -314,6 +314,47 @@ static void nothing_else_is_adopted(void **state)
 	}
 }
 
+/*
+ * Nor the other way round, where the pool itself seems to be of the other kind:
+ * what was put into one is never read as if it had been put into the other.
+ */
+static void kinds_are_not_confused(void **state)
+{
+	static const uint32_t flags[] = { P, P | O };
+
+	for (unsigned int i = 0; i < 2; i++) {
+		tmem_handle type = i ? HANDLE_CHUNK : HANDLE_OPAQUE;
+		struct tmem_page page = { .length = 1000 };
+		struct tmem_object *object;
+		_Atomic tmem_handle *word;
+		struct tmem_leaf *leaf;
+		struct fixture f;
+		char bytes[PAGE];
+
+		fixture_open(&f, 64 * MIB, 16 * MIB);
+		pool_open(&f, PERSISTENT, flags[i]);
+		make_bytes(bytes, 5);
+		assert_int_equal(run(&f, f.ctx, TMEM_PUT, PERSISTENT, 7, 1, 1,
+				     bytes, &page, NULL),
+				 0);
+		assert_int_equal(page.status, TMEM_PAGE_OK);
+		atomic_fetch_xor(pool_entry(f.tenant, PERSISTENT),
+				 POOL_ENTRY_OPAQUE);
+		leaf = leaf_of(&f, 1, &object, &word);
+		atomic_store(word, (atomic_load(word) &
+				    ~(7ull << HANDLE_TYPE_SHIFT)) |
+					   type << HANDLE_TYPE_SHIFT);
+		leaf_let_go(object, leaf);
+		adopt_again(&f);
+		assert_int_equal(stats_of(&f).persistent_pages, 1);
+		assert_int_equal(run(&f, f.ctx, TMEM_GET, PERSISTENT, 7, 1, 1,
+				     bytes, &page, NULL),
+				 0);
+		assert_int_equal(page.status, TMEM_PAGE_IO);
+		fixture_close(&f);
+	}
+}
+
 /* A flipped bit is an error, and its bytes are not given to anybody. */
 static void damage_is_found(void **state)
 {
@@ -388,6 +429,7 @@ int main(void)
 		cmocka_unit_test(a_reservation_counts_pages),
 		cmocka_unit_test(they_are_adopted),
 		cmocka_unit_test(nothing_else_is_adopted),
+		cmocka_unit_test(kinds_are_not_confused),
 		cmocka_unit_test(damage_is_found),
 		cmocka_unit_test(they_are_not_recompressed),
 		cmocka_unit_test(a_plain_pool_beside_it_compresses),
