@@ -141,6 +141,19 @@ class Claims(unittest.TestCase):
         self.run_tool("--write")
         self.assertEqual(self.read("README.md"), text)
 
+    def test_what_was_measured_elsewhere_stays(self):
+        self.judge({"a": {"b": 1.25}, "commit": "123"})
+        self.run_tool("--write")
+        text = self.read("README.md")
+        os.unlink(f"{self.folder.name}/results/a.json")
+        self.assertEqual(self.run_tool("--write")[0], 0)
+        self.assertEqual(self.read("README.md"), text)
+        self.assertIn("a.json: commit 123.", text)
+        self.judge(None, limit=1.6)
+        self.run_tool("--write")
+        self.assertIn("| at most 1.60 | - | not measured |", self.read("README.md"))
+        self.assertNotIn("commit 123", self.read("README.md"))
+
     def test_readme_with_another_figure_fails(self):
         self.judge({"a": {"b": 1.25}})
         self.run_tool("--write")
