@@ -266,21 +266,24 @@ unsigned int store_evict(struct tmem_store *store, unsigned int max)
 
 /* Is it the tenant's own limit for ephemeral pages that keeps it from growing?
  */
-static bool own_limit(struct tmem_tenant *tenant, uint64_t bytes)
+static bool own_limit(struct tmem_tenant *tenant, enum grows grows,
+		      uint64_t bytes)
 {
 	uint64_t held = arena_held(&tenant->ephemeral);
 
-	return held + bytes > tenant->ephemeral_max;
+	return (grows == GROWS_EPHEMERAL || grows == GROWS_INDEX) &&
+	       held + bytes > tenant->ephemeral_max;
 }
 
-static bool evict_for(struct tmem_tenant *tenant, uint64_t bytes)
+static bool evict_for(struct tmem_tenant *tenant, enum grows grows,
+		      uint64_t bytes)
 {
 	struct tmem_store *store = tenant->store;
 	struct tmem_tenant *victim = tenant;
 	unsigned int evicted = 0;
 
 	pthread_rwlock_rdlock(&store->tenants_lock);
-	if (!own_limit(tenant, bytes))
+	if (!own_limit(tenant, grows, bytes))
 		victim = heaviest(store);
 	if (victim)
 		evicted = tenant_evict(victim, bytes / ARENA_PAGE);
@@ -298,8 +301,8 @@ static bool evict_for(struct tmem_tenant *tenant, uint64_t bytes)
  * tenant's pages, then ephemeral pages by weight; then, for what is guaranteed,
  * what lies between others' pages, and any ephemeral pages, by weight, too.
  */
-static bool make_room(struct tmem_tenant *tenant, uint64_t bytes,
-		      bool guaranteed)
+static bool make_room(struct tmem_tenant *tenant, enum grows grows,
+		      uint64_t bytes, bool guaranteed)
 {
 	struct tmem_store *store = tenant->store;
 	unsigned int done = store_drain(store, HELP_WORDS);
@@ -314,7 +317,7 @@ static bool make_room(struct tmem_tenant *tenant, uint64_t bytes,
 		tenant_release(tenant, 64);
 		done++;
 	}
-	if (!done && evict_for(tenant, bytes))
+	if (!done && evict_for(tenant, grows, bytes))
 		done++;
 	if (!done && guaranteed &&
 	    (each_tenant(store, HELP_WORDS, tenant_clean) ||
@@ -344,7 +347,8 @@ int store_may_grow(struct tmem_tenant *tenant, enum grows grows, uint64_t bytes,
 		    tries >= (guaranteed && error == -ENOSPC
 				      ? HELP_TRIES_GUARANTEED
 				      : HELP_TRIES) ||
-		    !make_room(tenant, MAX(bytes, SEGMENT_BYTES), guaranteed))
+		    !make_room(tenant, grows, MAX(bytes, SEGMENT_BYTES),
+			       guaranteed))
 			break;
 	}
 	/* A promise is kept, though the store exceeds its limit by it. */

@@ -138,6 +138,32 @@ static void best_effort_takes_from_the_heaviest(void **state)
 	fixture_close(&f);
 }
 
+/*
+ * Also for who keeps no ephemeral page at all: its own limit of these is not what
+ * is in the way of a persistent one.
+ */
+static void who_keeps_none_takes_from_others(void **state)
+{
+	struct tmem_limits limits = { .size = sizeof(limits),
+				      .ephemeral_max = UINT64_MAX };
+	struct fixture f, g;
+	uint64_t before;
+
+	fixture_open(&f, ROOM, 0);
+	open_second(&f, &g);
+	assert_int_equal(tmem_tenant_set_limits(g.tenant, &limits), 0);
+	pool_open(&f, 1, 0);
+	pool_open(&g, 1, P);
+	for (uint64_t i = 0; i < 2 * ROOM / PAGE; i++)
+		assert_int_equal(put(&f, 1, 1, i, 4 * i + 3), TMEM_PAGE_OK);
+	before = ephemeral_of(&f);
+	for (uint64_t i = 0; i < ROOM / 4 / PAGE; i++)
+		assert_int_equal(put(&g, 1, 1, i, 4 * i + 3), TMEM_PAGE_OK);
+	assert_true(ephemeral_of(&f) < before - ROOM / 5);
+	tmem_tenant_drop(g.tenant);
+	fixture_close(&f);
+}
+
 static void weights_are_checked(void **state)
 {
 	struct tmem_limits limits = { .size = sizeof(limits),
@@ -313,6 +339,7 @@ int main(void)
 		cmocka_unit_test(the_quiet_keep_their_share),
 		cmocka_unit_test(own_limits_cost_oneself),
 		cmocka_unit_test(best_effort_takes_from_the_heaviest),
+		cmocka_unit_test(who_keeps_none_takes_from_others),
 		cmocka_unit_test(weights_are_checked),
 		cmocka_unit_test(what_is_reclaimable_comes_back),
 		cmocka_unit_test(shrinking_stops),
