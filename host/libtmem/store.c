@@ -419,12 +419,16 @@ unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max)
 
 uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)
 {
-	unsigned int pages = MIN(bytes / ARENA_PAGE + 1, UINT32_MAX / 2);
-	unsigned int done = 0;
+	unsigned int pages, done = 0;
 
 	CHECK_STORE(store);
 	if (!bytes)
 		return 0;
+	/* No more than there is: others may fill it as fast as it empties. */
+	pthread_mutex_lock(&store->lock);
+	bytes = MIN(bytes, store_held(store));
+	pthread_mutex_unlock(&store->lock);
+	pages = MIN(bytes / ARENA_PAGE + 1, UINT32_MAX / 2);
 	store_drain(store, pages);
 	done = each_tenant(store, pages, tenant_release);
 	if (done < pages && each_tenant(store, UINT32_MAX / 2, tenant_compact))

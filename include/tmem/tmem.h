@@ -231,9 +231,9 @@ int tmem_step_due(struct tmem_store *store);
  * Give memory back to the host now: empty memory, what packing frees, then
  * ephemeral pages, those first that are old and that nobody got lately.  Returns
  * the bytes given back, which may be more or less than @bytes.  Never removes a
- * persistent page.  Takes its time, up to
- * some 10 us a page that is packed; others' ops do not wait longer than for a
- * span.
+ * persistent page.  Takes its time, up to some 10 us a page that is packed, and
+ * ends though others put meanwhile: it gives no more than was held at first.
+ * Others' ops do not wait longer than for a span.
  */
 uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes);
 
