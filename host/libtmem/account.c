@@ -294,7 +294,7 @@ int tmem_pool_set_limits(struct tmem_tenant *tenant, uint32_t id,
 	int error = 0;
 
 	CHECK_TENANT(tenant);
-	if (id >= TMEM_MAX_POOLS || SIZED_IN(&own, limits, weight) ||
+	if (id >= TMEM_MAX_POOLS || SIZED_LIMITS_IN(&own, limits) ||
 	    own.reserved > TMEM_MAX_RESERVED || own.weight > TMEM_MAX_WEIGHT)
 		return -EINVAL;
 	store = tenant->store;
@@ -326,7 +326,7 @@ int tmem_pool_get_limits(struct tmem_tenant *tenant, uint32_t id,
 	struct tmem_pool_limits own;
 
 	CHECK_TENANT(tenant);
-	if (id >= TMEM_MAX_POOLS || !SIZED_VALID(limits, weight))
+	if (id >= TMEM_MAX_POOLS || !SIZED_VALID(limits, reserved1))
 		return -EINVAL;
 	pthread_mutex_lock(&tenant->lock);
 	own = limits_of(tenant, id);

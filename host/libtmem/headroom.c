@@ -185,7 +185,6 @@ static void use_fakes(struct headroom *headroom, const char *dir)
 void headroom_init(struct headroom *headroom,
 		   const struct tmem_store_config *config)
 {
-	const char *fakes = getenv("TMEM_TEST_HEADROOM_DIR");
 	uint64_t total;
 
 	pthread_mutex_init(&headroom->lock, NULL);
@@ -195,8 +194,8 @@ void headroom_init(struct headroom *headroom,
 	strcpy(headroom->meminfo_path, "/proc/meminfo");
 	strcpy(headroom->statm_path, "/proc/self/statm");
 	strcpy(headroom->status_path, "/proc/self/status");
-	if (fakes)
-		use_fakes(headroom, fakes);
+	if (config->host_dir)
+		use_fakes(headroom, config->host_dir);
 	else if (config->cgroup_headroom != UINT64_MAX)
 		find_cgroups(headroom);
 	if (!headroom->host_headroom) {

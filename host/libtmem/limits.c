@@ -458,7 +458,7 @@ int tmem_tenant_set_limits(struct tmem_tenant *tenant,
 	int error;
 
 	CHECK_TENANT(tenant);
-	if (SIZED_IN(&own, limits, weight))
+	if (SIZED_LIMITS_IN(&own, limits))
 		return -EINVAL;
 	store = tenant->store;
 	pthread_mutex_lock(&store->lock);
@@ -476,7 +476,7 @@ int tmem_tenant_get_limits(struct tmem_tenant *tenant,
 	struct tmem_store *store;
 
 	CHECK_TENANT(tenant);
-	if (!SIZED_VALID(limits, weight))
+	if (!SIZED_VALID(limits, reserved1))
 		return -EINVAL;
 	store = tenant->store;
 	pthread_mutex_lock(&store->lock);

@@ -57,6 +57,8 @@ void *memfd_map(struct tmem_store *store, int fd, uint64_t offset,
 		return NULL;
 	/* Guests' pages do not belong into a core file of ours. */
 	madvise(data, bytes, MADV_DONTDUMP);
+	/* Nor to a child, which would change what is its parent's. */
+	madvise(data, bytes, MADV_DONTFORK);
 	if (store->flags & TMEM_STORE_LOCK &&
 	    mlock2(data, bytes, MLOCK_ONFAULT)) {
 		munmap(data, bytes);

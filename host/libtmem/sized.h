@@ -23,6 +23,12 @@
 	(SIZED_VALID(theirs, last)                                             \
 		 ? sized_in(own, sizeof(*(own)), theirs, (theirs)->size)       \
 		 : -EINVAL)
+/* The same of one whose holes are kept for later. */
+#define SIZED_LIMITS_IN(own, theirs)                                           \
+	(SIZED_IN(own, theirs, reserved1) || (own)->reserved0 ||               \
+			 (own)->reserved1                                      \
+		 ? -EINVAL                                                     \
+		 : 0)
 /* @theirs, which is valid, becomes @own, but for its size. */
 #define SIZED_OUT(theirs, own)                                                 \
 	do {                                                                   \

@@ -125,7 +125,7 @@ int tmem_tenant_open(struct tmem_store *store, const char *name,
 	int fd[TMEM_TENANT_FDS], error;
 
 	CHECK_STORE(store);
-	if (!name || !out || SIZED_IN(&own, limits, weight))
+	if (!name || !out || SIZED_LIMITS_IN(&own, limits))
 		return -EINVAL;
 	error = tenant_new(store, name, NULL, &tenant);
 	if (error)
@@ -163,7 +163,7 @@ int tmem_tenant_adopt(struct tmem_store *store, const char *name,
 	int own[TMEM_TENANT_FDS], holder[TMEM_TENANT_FDS], error;
 
 	CHECK_STORE(store);
-	if (!name || !fd || !out || SIZED_IN(&own_limits, limits, weight) ||
+	if (!name || !fd || !out || SIZED_LIMITS_IN(&own_limits, limits) ||
 	    !memfd_sealed(fd[0]) || !memfd_sealed(fd[1]) ||
 	    memfd_id(fd[0]) == memfd_id(fd[1]))
 		return -EINVAL;

@@ -46,8 +46,8 @@
  *
  * Conventions
  * -----------
- * Functions return 0 or a negative errno and never log, print, exit or touch
- * errno.  All sizes are in bytes.  Unless it says otherwise a function is safe
+ * Functions return 0 or a negative errno, may change errno, and never log,
+ * print or exit.  All sizes are in bytes.  Unless it says otherwise a function is safe
  * to call from any thread, also for the same object, except that an object must
  * not be used while or after it is destroyed.
  *
@@ -61,11 +61,16 @@
  * happened.  Functions that return void cannot say so: they take no NULL, but
  * where their comment allows it.  A handle (store, tenant, ctx) that is none,
  * has ended, or is not of the store that the other one is of, is a bug of the
- * caller's that no errno mends.  A debug build of the library (NDEBUG not defined: meson's buildtype
- * other than release) says which function was called with it, in one line on
+ * caller's that no errno mends.  A debug build of the library (meson's buildtype
+ * debug or debugoptimized: NDEBUG is not defined) says which function was called with it, in one line on
  * stderr, and aborts; and so it does where a store is destroyed that has a tenant
  * or a ctx.  Other builds do not look.  The address of a handle that has ended
  * may be that of a new one, which is not told from it.
+ *
+ * fork(2): a child has no store.  The pages' memory is not inherited, and no
+ * function may be called in it, not even to clean up; what it may do is execute
+ * a program, or _exit(2).  As long as a child lives that has done neither, its
+ * parent's tenants are -EBUSY to who would adopt them.
  */
 #ifndef TMEM_TMEM_H
 #define TMEM_TMEM_H
@@ -129,12 +134,12 @@ struct tmem_store_config {
 	 * Puts are refused, ephemeral pages first given up, while less than
 	 * this is left below the limit of the process's memory cgroup (v1 or
 	 * v2, and of its parents).  Default: 1/32 of that limit, within
-	 * 4 .. 256 MiB.  UINT64_MAX: do not look.
+	 * 4 .. 256 MiB.  TMEM_DO_NOT_LOOK: whatever is left.
 	 */
 	uint64_t cgroup_headroom;
 	/*
 	 * The same for MemAvailable of the host.  Default: 1/32 of MemTotal,
-	 * within 16 .. 1024 MiB.  UINT64_MAX: do not look.
+	 * within 16 .. 1024 MiB.  TMEM_DO_NOT_LOOK: whatever is left.
 	 */
 	uint64_t host_headroom;
 	/*
@@ -163,8 +168,15 @@ struct tmem_store_config {
 	 */
 	uint64_t (*clock_ns)(void *opaque);
 	void *clock_opaque;
+	/*
+	 * A folder with files meminfo, statm, status (as in /proc) and memory.max,
+	 * memory.current, memory.stat (as in a cgroup), read instead of the
+	 * kernel's: for tests of headroom.  NULL: the kernel's.
+	 */
+	const char *host_dir;
 };
 #define TMEM_MAX_RECOMPRESS_AFTER 14400u
+#define TMEM_DO_NOT_LOOK	  UINT64_MAX
 
 /*
  * Keep the store's pages out of swap (mlock), and their index.  RLIMIT_MEMLOCK
@@ -240,7 +252,8 @@ uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes);
 /* ----------------------------------------------------------------- tenant */
 
 struct tmem_limits {
-	uint32_t size; /* sizeof(struct tmem_limits) */
+	uint32_t size;	    /* sizeof(struct tmem_limits) */
+	uint32_t reserved0; /* 0 */
 	/* Raw bytes of persistent pages that are kept: promise 2 above. */
 	uint64_t persistent_reserved;
 	/*
@@ -251,8 +264,8 @@ struct tmem_limits {
 	uint64_t persistent_max;
 	/*
 	 * Held bytes of ephemeral pages beyond which such are evicted as are
-	 * old and as nobody got lately.  0: the store's max_bytes.  UINT64_MAX:
-	 * no ephemeral page is kept.
+	 * old and as nobody got lately.  0: the store's max_bytes.
+	 * TMEM_KEEP_NOTHING: no ephemeral page is kept.
 	 */
 	uint64_t ephemeral_max;
 	/*
@@ -262,12 +275,16 @@ struct tmem_limits {
 	 * 1 .. TMEM_MAX_WEIGHT; 0: TMEM_DEFAULT_WEIGHT.
 	 */
 	uint32_t weight;
+	uint32_t reserved1; /* 0 */
 };
+/* Of a limit whose 0 says that there is none. */
+#define TMEM_KEEP_NOTHING   UINT64_MAX
 #define TMEM_DEFAULT_WEIGHT 100u
 #define TMEM_MAX_WEIGHT	    10000u
 
 /*
- * Open a tenant.  @name: for people, copied, cut to TMEM_NAME_SIZE - 1.
+ * Open a tenant.  @name: for people, and for who adopts it, who must say it;
+ * copied, cut to TMEM_NAME_SIZE - 1; need not be the only one of its kind.
  * @limits: copied.  @tenant: set on success; the caller drops it.
  * -ENOSPC: the reservation does not fit into the store beside the others';
  * -EINVAL; -ENOMEM; -EMFILE, -ENFILE: it takes six descriptors.
@@ -343,8 +360,8 @@ int tmem_tenant_set_limits(struct tmem_tenant *tenant,
 
 /*
  * The limits in force: 0 replaced by what it stands for now; set again, that
- * stays where it is when the store's max_bytes changes.  UINT64_MAX is what it
- * was.  -EINVAL.
+ * stays where it is when the store's max_bytes changes.  TMEM_KEEP_NOTHING is
+ * what it was.  -EINVAL.
  */
 int tmem_tenant_get_limits(struct tmem_tenant *tenant,
 			   struct tmem_limits *limits);
@@ -377,8 +394,8 @@ struct tmem_pool_params {
 };
 
 /*
- * Make pool @pool < TMEM_MAX_POOLS.  @held: if not NULL, set to the number of
- * pages in it.  0: it was made, or exists with the same parameters.
+ * Make pool @pool < TMEM_MAX_POOLS.  @held: if not NULL, set to how many pages
+ * are in it.  0: it was made, or exists with the same parameters.
  * -EEXIST: it exists with others; -EINVAL; -ENOMEM, also while more than a
  * thousand pools of the tenant's have ended and are not freed: tmem_step() frees
  * them, and so does this function, a few at a time.
@@ -405,7 +422,8 @@ int tmem_pool_query(struct tmem_tenant *tenant, uint32_t pool,
  * tmem_tenant_adopt() does not know of them: they are configuration.
  */
 struct tmem_pool_limits {
-	uint32_t size; /* sizeof(struct tmem_pool_limits) */
+	uint32_t size;	    /* sizeof(struct tmem_pool_limits) */
+	uint32_t reserved0; /* 0 */
 	/*
 	 * Raw bytes of the tenant's persistent_reserved that are this pool's
 	 * alone; promise 2 holds for it up to these and what no pool has to
@@ -416,8 +434,8 @@ struct tmem_pool_limits {
 	 * Stored bytes (held_bytes of tmem_pool_stats()) beyond which puts to a
 	 * persistent pool that exceed the reservation are refused, and beyond
 	 * which an ephemeral pool's own pages go: those that nobody got lately.
-	 * 0: none.  UINT64_MAX: an ephemeral pool keeps no page, a persistent
-	 * one what is promised.
+	 * 0: no limit.  TMEM_KEEP_NOTHING: an ephemeral pool keeps no page, a
+	 * persistent one what is promised.
 	 */
 	uint64_t max_bytes;
 	/*
@@ -427,6 +445,7 @@ struct tmem_pool_limits {
 	 * first call of tmem_pool_set_limits() for the tenant on.
 	 */
 	uint32_t weight;
+	uint32_t reserved1; /* 0 */
 };
 
 /*
@@ -449,7 +468,7 @@ enum tmem_verb {
 	TMEM_PUT = 1,
 	TMEM_GET,
 	TMEM_FLUSH,
-	TMEM_FLUSH_OBJECT,
+	TMEM_FLUSH_OBJECT, /* of the op pool and object count, nothing else */
 };
 
 /* Get: remove what was returned.  Ephemeral pools only. */
@@ -475,7 +494,7 @@ struct tmem_page {
 	 * the page size: read by a put too, and what a get has written.
 	 */
 	uint32_t length;
-	uint16_t internal; /* the library's, as in struct tmem_op */
+	uint16_t internal; /* the library's; need not be set */
 };
 
 /*
@@ -525,7 +544,7 @@ struct tmem_op {
 	/* Called from tmem_poll() where tmem_submit() said -EINPROGRESS. */
 	void (*complete)(struct tmem_op *op, int error);
 	void *opaque; /* the caller's */
-	/* The library's, from submission to tmem_retire(). */
+	/* The library's, from submission to tmem_retire(); need not be set. */
 	uint64_t internal[8];
 };
 
@@ -571,7 +590,9 @@ unsigned int tmem_drain(struct tmem_ctx *ctx);
 /*
  * The result of @op has reached its owner.  Call it once for every completed
  * TMEM_GET_EXCLUSIVE: only then are the pages freed, though nobody else can get
- * them any more.  Harmless for other ops.  @ctx may be any of the store's.
+ * them any more; those that are TMEM_PAGE_IO, too.  Harmless for other ops, and
+ * for ops that failed.  @ctx may be any of the store's, also one that another
+ * thread is using.
  * @op, and op->page if it was exclusive, must be as they were at completion.
  */
 void tmem_retire(struct tmem_ctx *ctx, struct tmem_op *op);
@@ -596,7 +617,7 @@ struct tmem_stats {
 	uint64_t same_filled_pages;  /* among the pages above */
 	uint64_t raw_pages;	     /* stored as they are: incompressible */
 	uint64_t recompressed_pages; /* tmem_store_config.recompress_percent */
-	uint64_t held_bytes;	     /* of the host, all in */
+	uint64_t held_bytes; /* of the host, all in but ctxs: 0.2 MiB each */
 	/* The most it ever was: of the whole store; of a pool no peak is kept. */
 	uint64_t held_peak_bytes;
 	/*
@@ -611,7 +632,7 @@ struct tmem_stats {
 	 */
 	uint64_t reclaimable_bytes;
 	/* counters, in pages */
-	uint64_t puts;
+	uint64_t puts;			/* that were accepted */
 	uint64_t puts_refused_limit;	/* a limit of the tenant or store */
 	uint64_t puts_refused_memory;	/* an allocation failed */
 	uint64_t puts_refused_headroom; /* host or cgroup nearly full */

@@ -319,6 +319,39 @@ static void a_store_ends_last(void **state)
 }
 #endif /* NDEBUG */
 
+/* A child that cleans up what is its parent's ends, and takes no page along. */
+static void children_cannot_take_pages(void **state)
+{
+	void (*const clean[])(struct tmem_tenant *tenant) = {
+		tmem_tenant_detach, tmem_tenant_drop, tmem_tenant_reset
+	};
+	const struct rlimit none = { 0, 0 };
+	struct fixture f;
+	int status;
+
+	fixture_open(&f, 16 * MIB, MIB);
+	pool_open(&f, 0, P);
+	for (uint64_t i = 0; i < 64; i++)
+		assert_int_equal(put(&f, 0, 1, i, i), TMEM_PAGE_OK);
+	for (unsigned int i = 0; i < sizeof(clean) / sizeof(clean[0]); i++) {
+		pid_t pid = fork();
+
+		assert_true(pid >= 0);
+		if (!pid) {
+			setrlimit(RLIMIT_CORE, &none);
+			signal(SIGSEGV, SIG_DFL);
+			signal(SIGABRT, SIG_DFL);
+			close(STDERR_FILENO);
+			clean[i](f.tenant);
+			_exit(0);
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		for (uint64_t n = 0; n < 64; n++)
+			assert_int_equal(get(&f, 0, 1, n, n), TMEM_PAGE_OK);
+	}
+	fixture_close(&f);
+}
+
 /* -------------------------------------------------------- out of range */
 
 static void null_is_a_handle_for_who_ends_it(void **state)
@@ -413,7 +446,7 @@ struct longer_stats {
 static void other_versions_limits(void **state)
 {
 	struct longer_limits mine = { .known.weight = 7 };
-	const uint32_t bad[] = { 0, 1, offsetof(struct tmem_limits, weight),
+	const uint32_t bad[] = { 0, 1, offsetof(struct tmem_limits, reserved1),
 				 1u << 20, UINT32_MAX };
 	struct tmem_limits now = { .size = sizeof(now) };
 	struct fixture f;
@@ -439,6 +472,11 @@ static void other_versions_limits(void **state)
 	}
 	assert_int_equal(tmem_tenant_get_limits(f.tenant, &now), 0);
 	assert_int_equal(now.weight, 7);
+	now.reserved0 = 1;
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &now), -EINVAL);
+	now.reserved0 = 0;
+	now.reserved1 = 1;
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &now), -EINVAL);
 	mine.known.size = sizeof(mine);
 	assert_int_equal(tmem_tenant_get_limits(f.tenant, &mine.known), 0);
 	assert_int_equal(mine.known.size, sizeof(mine));
@@ -606,6 +644,7 @@ int main(void)
 		cmocka_unit_test(ops_of_what_has_ended),
 		cmocka_unit_test(a_store_ends_last),
 #endif
+		cmocka_unit_test(children_cannot_take_pages),
 		cmocka_unit_test(null_is_a_handle_for_who_ends_it),
 		cmocka_unit_test(bad_configs),
 		cmocka_unit_test(bad_tenants),

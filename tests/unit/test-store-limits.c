@@ -397,9 +397,8 @@ static void open_process(struct fixture *f, uint64_t used, uint64_t process)
 	fake("memory.max", "%lu\n", 256 * MIB);
 	fake("memory.current", "%lu\n", used);
 	fake("memory.stat", "inactive_file %lu\n", 0);
-	setenv("TMEM_TEST_HEADROOM_DIR", fakes, 1);
+	config.host_dir = fakes;
 	assert_int_equal(tmem_store_create(&config, &f->store), 0);
-	unsetenv("TMEM_TEST_HEADROOM_DIR");
 	assert_int_equal(
 		tmem_tenant_open(f->store, "test", &limits, &f->tenant), 0);
 	assert_int_equal(tmem_ctx_create(f->store, &f->ctx), 0);

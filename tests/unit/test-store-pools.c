@@ -16,8 +16,10 @@
 static int limit(struct fixture *f, uint32_t pool, uint64_t reserved,
 		 uint64_t max, uint32_t weight)
 {
-	struct tmem_pool_limits limits = { sizeof(limits), reserved, max,
-					   weight };
+	struct tmem_pool_limits limits = { .size = sizeof(limits),
+					   .reserved = reserved,
+					   .max_bytes = max,
+					   .weight = weight };
 
 	return tmem_pool_set_limits(f->tenant, pool, &limits);
 }
