@@ -226,7 +226,9 @@ static void a_damaged_ephemeral_page_is_gone(void **state)
 	pool_put(pool);
 	assert_int_equal(tmem_submit(f.ctx, f.tenant, &op), 0);
 	assert_int_equal(page.status, TMEM_PAGE_IO);
+	assert_int_equal(stats_of(&f).ephemeral_pages, 1);
 	tmem_retire(f.ctx, &op);
+	assert_int_equal(stats_of(&f).ephemeral_pages, 0);
 	assert_int_equal(get(&f, 0, 0, 0, INCOMPRESSIBLE), TMEM_PAGE_MISS);
 	fixture_close(&f);
 }

@@ -493,6 +493,45 @@ static void pressure_ends(void **state)
 
 /* What is said of the host is the least that there is, and no more than that.
  */
+/* Puts until the tenant is told of pressure of @level; held bytes then. */
+static uint64_t put_until(struct fixture *f, unsigned int level)
+{
+	struct tmem_stats stats = { .size = sizeof(stats) };
+	static uint64_t next;
+
+	while (tmem_tenant_pressure(f->tenant) < level)
+		put(f, 0, 2, next++, 3);
+	assert_int_equal(tmem_tenant_pressure(f->tenant), level);
+	tmem_store_stats(f->store, &stats);
+	return stats.held_bytes;
+}
+
+/* A guest is told while there is an eighth left, of the store or of its own. */
+static void pressure_comes_before_refusals(void **state)
+{
+	struct tmem_limits limits = { .size = sizeof(limits),
+				      .persistent_max = 8 * MIB };
+	struct fixture f;
+
+	fixture_open(&f, 32 * MIB, 0);
+	pool_open(&f, 0, P);
+	assert_int_equal(tmem_tenant_pressure(f.tenant), 0);
+	assert_in_range(put_until(&f, 1), 27 * MIB, 29 * MIB);
+	assert_int_equal(stats_of(&f).puts_refused_limit, 0);
+	assert_in_range(put_until(&f, 2), 31 * MIB, 33 * MIB);
+	assert_true(stats_of(&f).puts_refused_limit > 0);
+	fixture_close(&f);
+
+	fixture_open(&f, 256 * MIB, 0);
+	pool_open(&f, 0, P);
+	assert_int_equal(tmem_tenant_set_limits(f.tenant, &limits), 0);
+	assert_in_range(put_until(&f, 1), 13 * MIB / 2, 8 * MIB);
+	assert_int_equal(stats_of(&f).puts_refused_limit, 0);
+	put_until(&f, 2);
+	assert_true(stats_of(&f).puts_refused_limit > 0);
+	fixture_close(&f);
+}
+
 static void pressure_from_outside(void **state)
 {
 	struct fixture f;
@@ -655,6 +694,7 @@ int main(void)
 		cmocka_unit_test(index_asks_the_host),
 		cmocka_unit_test(hugetlb_pages_are_resident),
 		cmocka_unit_test(pressure_ends),
+		cmocka_unit_test(pressure_comes_before_refusals),
 		cmocka_unit_test(pressure_from_outside),
 		cmocka_unit_test(lower_limit_is_kept_to_the_byte),
 		cmocka_unit_test(limits_are_read_as_set),

@@ -180,6 +180,17 @@ static void peak_is_what_is_held_at_least(void **state)
 		assert_true(pool.held_peak_bytes >= pool.held_bytes);
 		put(&f, 0, 1, i, i);
 	}
+	/* And what was held at most, after it is gone. */
+	for (uint64_t i = 0; i < 4096; i++)
+		put(&f, 0, 1, i, 4 * i + 3);
+	tmem_store_stats(f.store, &store);
+	flush(&f, 0, 1, 0, 4096);
+	while (tmem_step(f.store, 4096))
+		;
+	tmem_shrink(f.store, UINT64_MAX);
+	tmem_tenant_stats(f.tenant, &tenant);
+	assert_true(tenant.held_bytes < store.held_bytes / 4);
+	assert_true(tenant.held_peak_bytes >= 4096 * PAGE);
 	fixture_close(&f);
 }
 
