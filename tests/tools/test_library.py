@@ -31,6 +31,22 @@ class Library(unittest.TestCase):
         cls.env = {**os.environ, "PKG_CONFIG_PATH": found[0],
                    "PKG_CONFIG_SYSROOT_DIR": cls.prefix.name}
 
+    def test_names(self):
+        """Nothing but what the header has can clash with a name of the program's."""
+        found = [os.path.join(folder, "libtmem.a")
+                 for folder, _, files in os.walk(self.prefix.name) if "libtmem.a" in files]
+        self.assertEqual(len(found), 1)
+        out = subprocess.run(["nm", "--defined-only", "--extern-only", found[0]], check=True,
+                             capture_output=True, text=True).stdout
+        names = {line.split()[2] for line in out.splitlines() if len(line.split()) == 3}
+        self.assertEqual(names, set(self.names_of_header()))
+
+    @staticmethod
+    def names_of_header():
+        with open(f"{TOP}/include/tmem/tmem.h", encoding="utf-8") as file:
+            header = re.sub(r"/\*.*?\*/", "", file.read(), flags=re.S)
+        return sorted(set(re.findall(r"^\w[\w \t*]*?\b(tmem_\w+)\(", header, re.M)))
+
     def compile(self, line, source):
         """Compiles a file store.c by a line of a shell; the program."""
         folder = tempfile.TemporaryDirectory()
@@ -56,9 +72,7 @@ class Library(unittest.TestCase):
 
     def test_cplusplus(self):
         """All of the header's functions are linked from C++, by their own names."""
-        with open(f"{TOP}/include/tmem/tmem.h", encoding="utf-8") as file:
-            header = re.sub(r"/\*.*?\*/", "", file.read(), flags=re.S)
-        names = sorted(set(re.findall(r"^\w[\w \t*]*?\b(tmem_\w+)\(", header, re.M)))
+        names = self.names_of_header()
         self.assertGreater(len(names), 30)
         source = "#include <tmem/tmem.h>\nvoid *all[] = {\n" + "".join(
             f"(void *)&{name},\n" for name in names) + "};\nint main() { return !all[0]; }\n"
