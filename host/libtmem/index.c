@@ -151,6 +151,34 @@ static void object_link(struct tmem_pool *pool, struct tmem_object *object,
 	*bucket = object->self;
 }
 
+/* The last bucket's objects go back to the one that it took them from. */
+static void bucket_merge(struct tmem_pool *pool)
+{
+	uint32_t bucket = pool->buckets - 1;
+	uint32_t cell = *bucket_at(pool, bucket);
+	unsigned int segment = bucket_segment(bucket);
+
+	*bucket_at(pool, bucket) = 0;
+	pool->buckets--;
+	while (cell) {
+		struct tmem_object *object = object_at(pool, cell);
+		uint32_t *to = bucket_at(pool, bucket_of(pool, object->id));
+
+		cell = object->next;
+		object->next = *to;
+		*to = object->self;
+	}
+	if (bucket == segment_buckets(segment)) {
+		index_free(pool->arena, pool->bucket[segment],
+			   segment_buckets(segment) * sizeof(uint32_t));
+		pool->bucket[segment] = NULL;
+	}
+}
+
+/*
+ * A table that is nearly empty is memory, and what eviction and drains walk
+ * over.  That of a dead pool stays: drain_cursor has passed its first buckets.
+ */
 static void object_unlink(struct tmem_pool *pool, struct tmem_object *object)
 {
 	uint32_t *at = bucket_at(pool, bucket_of(pool, object->id));
@@ -159,6 +187,10 @@ static void object_unlink(struct tmem_pool *pool, struct tmem_object *object)
 		at = &object_at(pool, *at)->next;
 	*at = object->next;
 	pool->num_objects--;
+	for (unsigned int i = 0; i < BUCKETS_AT_A_TIME; i++)
+		if (pool->buckets > BUCKETS_MIN && !atomic_load(&pool->dead) &&
+		    pool->num_objects < pool->buckets / 4)
+			bucket_merge(pool);
 }
 
 /* ---------------------------------------------------------------- objects */
@@ -344,6 +376,11 @@ struct tmem_object *object_at_hand(struct tmem_pool *pool)
 	struct tmem_object *first, *object;
 
 	pthread_mutex_lock(&pool->lock);
+	if (pool->hand.bucket >= pool->buckets) {
+		/* The table has shrunk. */
+		pool->hand.bucket = pool->hand.object = 0;
+		pool->hand.leaf = pool->hand.entry = 0;
+	}
 	first = object_at(pool, *bucket_at(pool, pool->hand.bucket));
 	object = pool->hand.object ? first : NULL;
 	while (object && object->self != pool->hand.object)
