@@ -392,6 +392,7 @@ void span_end(struct arena *arena, struct span *span)
 	list_del(&span->age);
 	run_free(arena, span->segment, span->page, span->pages);
 	atomic_fetch_sub(&arena->span_bytes, span_bytes(span->slots));
+	store_note_freed(arena->tenant->store, span_bytes(span->slots));
 	store_free(arena->tenant->store, span);
 }
 

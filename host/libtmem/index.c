@@ -34,6 +34,7 @@ void *index_zalloc(struct arena *arena, size_t size)
 void index_free(struct arena *arena, void *ptr, size_t size)
 {
 	atomic_fetch_sub(&arena->index_bytes, size);
+	store_note_freed(arena->tenant->store, size);
 	store_free(arena->tenant->store, ptr);
 }
 
@@ -346,18 +347,25 @@ int object_adopt(struct tmem_pool *pool, struct tmem_object *object)
 	return error;
 }
 
-/* Any object of a settled pool, pinned, or NULL. */
-static struct tmem_object *object_any(struct tmem_pool *pool)
+/* Buckets that are empty and take as long to pass as a page to free, about. */
+#define BUCKETS_A_PAGE 16u
+
+/*
+ * Any object of a settled pool, pinned, or NULL: there is none, or *@done, to
+ * which empty buckets are added, is @max.
+ */
+static struct tmem_object *object_any(struct tmem_pool *pool,
+				      unsigned int *done, unsigned int max)
 {
 	struct tmem_object *object = NULL;
 
 	pthread_mutex_lock(&pool->lock);
-	while (pool->drain_cursor < pool->buckets && !object) {
+	while (pool->drain_cursor < pool->buckets && !object && *done < max) {
 		object = object_at(pool, *bucket_at(pool, pool->drain_cursor));
 		if (object)
 			object->pins++;
-		else
-			pool->drain_cursor++;
+		else if (!(++pool->drain_cursor % BUCKETS_A_PAGE))
+			++*done;
 	}
 	pthread_mutex_unlock(&pool->lock);
 	return object;
@@ -544,7 +552,7 @@ unsigned int pool_drain(struct tmem_pool *pool, unsigned int max)
 	unsigned int done = pool_clean(pool, max);
 
 	while (done < max) {
-		struct tmem_object *object = object_any(pool);
+		struct tmem_object *object = object_any(pool, &done, max);
 
 		if (!object)
 			break;

@@ -91,6 +91,9 @@ struct tmem_tenant {
 	struct pool_counters past;
 };
 
+/* Of what a reservation costs, bytes that pools may take that are many. */
+#define MAX_POOLS_SHARE (MIB / 8)
+
 /* ---------------------------------------------------------------- account */
 
 #define POOL_LIMITS_BYTES (TMEM_MAX_POOLS * sizeof(struct tmem_pool_limits))
@@ -215,6 +218,10 @@ struct tmem_store {
 	struct headroom headroom;
 	struct recompress recompress;
 	atomic_uint_fast64_t step_cpu_ns;
+	/* Of malloc's, since it was last asked to give memory back. */
+	atomic_uint_fast64_t freed_bytes;
+	/* Room for what is promised was sought in vain: not again until then. */
+	atomic_uint_fast64_t vain_ns;
 	uint64_t secret; /* of objects' hash tables */
 	/*
 	 * For reading while an op changes structures (never over guest memory
@@ -241,6 +248,18 @@ static inline void store_free(struct tmem_store *store, void *ptr)
 	if (ptr)
 		store->memory.free(store->memory_opaque, ptr);
 }
+
+/* Nodes and descriptors were freed. */
+static inline void store_note_freed(struct tmem_store *store, uint64_t bytes)
+{
+	atomic_fetch_add_explicit(&store->freed_bytes, bytes,
+				  memory_order_relaxed);
+}
+/*
+ * Malloc gives memory back to the host, if @bytes of it or more were freed.  No
+ * lock is held: it takes malloc's own, and milliseconds.
+ */
+void store_trim(struct tmem_store *store, uint64_t bytes);
 
 /* May the store take @bytes more of the host?  0 or -EBUSY. */
 int store_ask_host(struct tmem_store *store, uint64_t bytes);

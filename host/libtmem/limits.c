@@ -14,8 +14,6 @@
  */
 #define RESERVATION_PARTS 48
 #define RESERVATION_FIXED MIB
-/* Of the latter, what pools may take that are many. */
-#define MAX_POOLS_SHARE (RESERVATION_FIXED / 8)
 
 uint64_t tmem_reservation_cost(uint64_t raw)
 {
@@ -297,6 +295,19 @@ static bool evict_for(struct tmem_tenant *tenant, enum grows grows,
 }
 
 /*
+ * A store that holds more than it may, all of it promised, has no room to make,
+ * and to find that out takes a look at all of its tenants: not for each put.
+ */
+#define VAIN_NS 1000000u
+
+static bool sought_in_vain(struct tmem_store *store)
+{
+	uint64_t until = atomic_load(&store->vain_ns);
+
+	return until && store_now_ns(store) < until;
+}
+
+/*
  * Make room: what has ended, then what is idle, then what lies between the
  * tenant's pages, then ephemeral pages by weight; then, for what is guaranteed,
  * what lies between others' pages, and any ephemeral pages, by weight, too.
@@ -305,8 +316,11 @@ static bool make_room(struct tmem_tenant *tenant, enum grows grows,
 		      uint64_t bytes, bool guaranteed)
 {
 	struct tmem_store *store = tenant->store;
-	unsigned int done = store_drain(store, HELP_WORDS);
+	unsigned int done;
 
+	if (guaranteed && sought_in_vain(store))
+		return false;
+	done = store_drain(store, HELP_WORDS);
 	/* The words were pages of whoever it was. */
 	if (done && guaranteed)
 		each_tenant(store, 64, tenant_release);
@@ -327,6 +341,8 @@ static bool make_room(struct tmem_tenant *tenant, enum grows grows,
 		each_tenant(store, 64, tenant_release);
 		done++;
 	}
+	if (!done && guaranteed)
+		atomic_store(&store->vain_ns, store_now_ns(store) + VAIN_NS);
 	return done;
 }
 

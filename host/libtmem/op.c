@@ -55,9 +55,10 @@ void tmem_ctx_destroy(struct tmem_ctx *ctx)
 
 /*
  * Room for two pages and what codecs keep of them, or NULL.  Not of the heap: a
- * page of a guest must neither be in a core file nor in memory that was freed.
+ * page of a guest must neither be in a core file nor in memory that was freed, nor
+ * in swap where the store's must not.
  */
-static char *ctx_map(size_t bytes)
+static char *ctx_map(struct tmem_store *store, size_t bytes)
 {
 	char *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -65,6 +66,10 @@ static char *ctx_map(size_t bytes)
 	if (pages == MAP_FAILED)
 		return NULL;
 	madvise(pages, bytes, MADV_DONTDUMP);
+	if (store->flags & TMEM_STORE_LOCK && mlock(pages, bytes)) {
+		munmap(pages, bytes);
+		return NULL;
+	}
 	return pages;
 }
 
@@ -78,7 +83,7 @@ int ctx_create(struct tmem_store *store, bool recompresses,
 	ctx->store = store;
 	ctx->recompresses = recompresses;
 	ctx->state = store_zalloc(store, codec_state_size());
-	ctx->page = ctx_map(ctx_bytes(recompresses));
+	ctx->page = ctx_map(store, ctx_bytes(recompresses));
 	if (!ctx->state || !ctx->page) {
 		ctx_free(ctx);
 		return -ENOMEM;
@@ -372,7 +377,7 @@ static int put_page(struct tmem_ctx *ctx, struct tmem_object *object,
 		    uint32_t *length)
 {
 	uint32_t size = object->pool->page_size;
-	uint32_t bytes = object->pool->opaque ? *length : size;
+	uint32_t bytes = object->pool->opaque ? MIN(*length, size) : size;
 	char *page = cursor_piece(at, bytes);
 	struct encoded encoded;
 	int error;

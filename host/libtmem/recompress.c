@@ -61,9 +61,16 @@ static uint16_t now_s(struct arena *arena)
 	return store_now_ns(arena->tenant->store) / 1000000000;
 }
 
-static bool is_due(const struct span *span, uint16_t now)
+/* Seconds until the span is due.  What seems to be later than ever was due long
+ * ago: nobody has called tmem_step() for hours. */
+static unsigned int due_in_s(struct arena *arena, const struct span *span,
+			     uint16_t now)
 {
-	return !span->looked || (int16_t)(now - span->due) >= 0;
+	uint16_t left = span->due - now;
+
+	return span->looked && left <= arena->tenant->store->recompress.after_s
+		       ? left
+		       : 0;
 }
 
 /* ------------------------------------------------------------------- page */
@@ -232,7 +239,7 @@ static struct span *span_take(struct arena *arena)
 	if (!list_empty(&arena->spans[QUEUE_SMALL])) {
 		span = container_of(arena->spans[QUEUE_SMALL].next, struct span,
 				    age);
-		if (!is_due(span, now))
+		if (due_in_s(arena, span, now))
 			span = NULL;
 	}
 	if (span) {
@@ -320,7 +327,7 @@ static int arena_due_s(struct arena *arena)
 		struct span *span = container_of(arena->spans[QUEUE_SMALL].next,
 						 struct span, age);
 
-		due = is_due(span, now) ? 0 : (uint16_t)(span->due - now);
+		due = due_in_s(arena, span, now);
 	}
 	pthread_mutex_unlock(&arena->lock);
 	return due;

@@ -13,9 +13,12 @@
 /* What the first version of a struct had: all up to its @last member. */
 #define SIZED_FIRST(type, last)                                                \
 	(offsetof(type, last) + sizeof(((type *)0)->last))
-/* Has @theirs a size that a version of the struct has, or may have? */
+/*
+ * Has @theirs a size that a version of the struct has, or may have?  No member
+ * ends but at the end of 8 bytes: half of a pointer is none.
+ */
 #define SIZED_VALID(theirs, last)                                              \
-	((theirs) && (theirs)->size <= SIZED_MOST &&                           \
+	((theirs) && (theirs)->size <= SIZED_MOST && !((theirs)->size % 8) &&  \
 	 (theirs)->size >= SIZED_FIRST(__typeof__(*(theirs)), last))
 /* @own becomes what @theirs says.  0, or -EINVAL: SIZED_VALID() is not true, or
  * it has members that are not known, and not 0. */

@@ -4,6 +4,7 @@
  */
 #include <assert.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <time.h>
@@ -364,6 +365,10 @@ uint64_t cpu_ns(void)
 	return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
 
+/* Bytes that were freed after which a step has malloc give memory back. */
+#define TRIM_BUSY (8 * MIB)
+#define TRIM_IDLE (MIB / 4)
+
 unsigned int tmem_step(struct tmem_store *store, unsigned int pages)
 {
 	uint64_t start = cpu_ns();
@@ -376,6 +381,7 @@ unsigned int tmem_step(struct tmem_store *store, unsigned int pages)
 		done += step_tenants(store, pages - done);
 	if (done < pages)
 		done += store_drain(store, pages - done);
+	store_trim(store, done ? TRIM_BUSY : TRIM_IDLE);
 	atomic_fetch_add(&store->step_cpu_ns, cpu_ns() - start);
 	return done;
 }
@@ -414,6 +420,21 @@ unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max)
 	return pages;
 }
 
+void store_trim(struct tmem_store *store, uint64_t bytes)
+{
+	if (store->memory.free != libc_free ||
+	    atomic_load(&store->freed_bytes) < bytes)
+		return;
+	atomic_store(&store->freed_bytes, 0);
+#ifdef __GLIBC__
+	/*
+	 * Each thread's heap keeps what was freed, so that held bytes that are
+	 * gone would be counted no more, and be there, once for each thread.
+	 */
+	malloc_trim(0);
+#endif
+}
+
 /* Pages after which it is asked anew who has most for its weight. */
 #define EVICT_SLICE 256u
 
@@ -437,5 +458,6 @@ uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)
 	       store_evict(store, MIN(pages - done, EVICT_SLICE)))
 		done += each_tenant(store, UINT32_MAX / 2, tenant_release);
 	each_tenant(store, pages, tenant_clean);
+	store_trim(store, 1);
 	return (uint64_t)done * ARENA_PAGE;
 }

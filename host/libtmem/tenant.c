@@ -272,6 +272,7 @@ void tmem_tenant_drop(struct tmem_tenant *tenant)
 		pthread_rwlock_unlock(&store->tenants_lock);
 	}
 	tenant_free(tenant);
+	store_trim(store, 1);
 }
 
 void tmem_tenant_freeze(struct tmem_tenant *tenant, bool frozen)
@@ -391,11 +392,21 @@ int pool_adopt(struct tmem_tenant *tenant, uint32_t id)
  */
 static int pools_may_grow(struct tmem_tenant *tenant)
 {
-	if (atomic_load(&tenant->num_pools) > TMEM_MAX_POOLS)
+	unsigned int pools = atomic_load(&tenant->num_pools);
+	int error;
+
+	if (pools > TMEM_MAX_POOLS)
 		tenant_drain(tenant, TENANTS_TURN);
-	return atomic_load(&tenant->num_pools) < TMEM_MAX_POOLS + MAX_DEAD_POOLS
-		       ? 0
-		       : -ENOMEM;
+	if (atomic_load(&tenant->num_pools) >= TMEM_MAX_POOLS + MAX_DEAD_POOLS)
+		return -ENOMEM;
+	if ((pools + 1) * sizeof(struct tmem_pool) <= MAX_POOLS_SHARE)
+		return 0;
+	/* Beyond what its reservation covers they are in others' way. */
+	quiesce_read(tenant->store);
+	error = store_may_grow(tenant, GROWS_PERSISTENT_INDEX,
+			       sizeof(struct tmem_pool), false);
+	quiesce_done(tenant->store);
+	return error ? -ENOMEM : 0;
 }
 
 int tmem_pool_create(struct tmem_tenant *tenant, uint32_t id,

@@ -179,9 +179,10 @@ struct tmem_store_config {
 #define TMEM_DO_NOT_LOOK	  UINT64_MAX
 
 /*
- * Keep the store's pages out of swap (mlock), and their index.  RLIMIT_MEMLOCK
- * must suffice for 32 MiB for each tenant, or it cannot be opened (-ENOMEM), and
- * for 64 MiB of pages and 16 MiB of index at a time, or puts are refused.
+ * Keep the store's pages, their words and what a page passes through out of swap
+ * (mlock).  RLIMIT_MEMLOCK must suffice for 0.3 MiB for each ctx and 32 MiB for
+ * each tenant, or it cannot be opened (-ENOMEM), and for 64 MiB of pages and
+ * 16 MiB of index at a time, or puts are refused.
  */
 #define TMEM_STORE_LOCK 0x1u
 /* Walk all structures after every op, and abort at the first that is wrong. */
@@ -345,7 +346,8 @@ void tmem_tenant_detach(struct tmem_tenant *tenant);
 /*
  * End a tenant: all its pools and pages are gone, its memory goes back to the
  * host before the call returns.  No op of its may be running.  NULL is allowed.
- * It takes its time, 60 ns a page or so, in which others' calls do not wait: who
+ * It takes its time, 60 ns a page or so, 900 where pages do not compress, in
+ * which others' calls do not wait: who
  * cannot wait sets its limits to 0 and resets it, and has a thread drop it.
  */
 void tmem_tenant_drop(struct tmem_tenant *tenant);
@@ -396,9 +398,10 @@ struct tmem_pool_params {
 /*
  * Make pool @pool < TMEM_MAX_POOLS.  @held: if not NULL, set to how many pages
  * are in it.  0: it was made, or exists with the same parameters.
- * -EEXIST: it exists with others; -EINVAL; -ENOMEM, also while more than a
- * thousand pools of the tenant's have ended and are not freed: tmem_step() frees
- * them, and so does this function, a few at a time.
+ * -EEXIST: it exists with others; -EINVAL; -ENOMEM, also where limits or the host
+ * have no room for it, once the tenant's pools take more than 128 KiB (some 20),
+ * and while more than a thousand of them have ended and are not freed:
+ * tmem_step() frees them, and so does this function, a few at a time.
  */
 int tmem_pool_create(struct tmem_tenant *tenant, uint32_t pool,
 		     const struct tmem_pool_params *params, uint64_t *held);

@@ -453,7 +453,7 @@ static void other_versions_limits(void **state)
 
 	fixture_open(&f, 16 * MIB, 0);
 	/* What it knows, and we do not, it does not want. */
-	mine.known.size = sizeof(mine) - 1;
+	mine.known.size = sizeof(mine) - 8;
 	assert_int_equal(tmem_tenant_set_limits(f.tenant, &mine.known), 0);
 	assert_int_equal(tmem_tenant_get_limits(f.tenant, &now), 0);
 	assert_int_equal(now.weight, 7);
@@ -525,6 +525,8 @@ static void other_versions_config(void **state)
 	mine.known.size = offsetof(struct tmem_store_config, clock_ns);
 	assert_int_equal(tmem_store_create(&mine.known, &store), 0);
 	tmem_store_destroy(store);
+	mine.known.size += 4; /* half of it */
+	assert_int_equal(tmem_store_create(&mine.known, &store), -EINVAL);
 	mine.later = 1;
 	mine.known.size = sizeof(mine);
 	assert_int_equal(tmem_store_create(&mine.known, &store), -EINVAL);
