@@ -199,6 +199,27 @@ static void owner_is_told_when(void **state)
 	fixture_close(&f);
 }
 
+/* However long nobody has stepped: seconds are counted by 16 bits. */
+static void hours_are_no_obstacle(void **state)
+{
+	static const unsigned int hours[] = { 1, 8, 10, 15, 17, 20, 40 };
+	struct fixture f;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(hours); i++) {
+		open_recompressing(&f, 100, 2);
+		for (uint64_t n = 0; n < 20; n++)
+			put_text(&f, n, n);
+		step_all(&f);
+		f.later_ns += hours[i] * 3600000 * MS;
+		for (unsigned int s = 0; s < 10; s++) {
+			step_all(&f);
+			f.later_ns += 1000 * MS;
+		}
+		assert_int_equal(stats_of(&f).recompressed_pages, 20);
+		fixture_close(&f);
+	}
+}
+
 static void put_one_more(void *arg)
 {
 	put_text(arg, 3, 0);
@@ -305,6 +326,7 @@ int main(void)
 		cmocka_unit_test(used_pages_are_left_alone),
 		cmocka_unit_test(cpu_time_is_bounded),
 		cmocka_unit_test(owner_is_told_when),
+		cmocka_unit_test(hours_are_no_obstacle),
 		cmocka_unit_test(late_pages_have_their_turn),
 		cmocka_unit_test(bad_values_are_refused),
 		cmocka_unit_test(damage_is_found),
