@@ -66,7 +66,8 @@ static char *ctx_map(struct tmem_store *store, size_t bytes)
 	if (pages == MAP_FAILED)
 		return NULL;
 	madvise(pages, bytes, MADV_DONTDUMP);
-	if (store->flags & TMEM_STORE_LOCK && mlock(pages, bytes)) {
+	if (store->flags & TMEM_STORE_LOCK &&
+	    mlock2(pages, bytes, MLOCK_ONFAULT)) {
 		munmap(pages, bytes);
 		return NULL;
 	}
