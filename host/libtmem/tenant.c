@@ -386,20 +386,27 @@ int pool_adopt(struct tmem_tenant *tenant, uint32_t id)
  */
 #define MAX_DEAD_POOLS 1024
 
+/* More, with one that is to be made, than its reservation covers? */
+static bool pools_are_many(struct tmem_tenant *tenant)
+{
+	uint64_t pools = atomic_load(&tenant->num_pools) + 1;
+
+	return pools * sizeof(struct tmem_pool) > MAX_POOLS_SHARE;
+}
+
 /*
  * A guest that makes and ends pools in a loop frees them itself, or waits for
  * who calls tmem_step().
  */
 static int pools_may_grow(struct tmem_tenant *tenant)
 {
-	unsigned int pools = atomic_load(&tenant->num_pools);
 	int error;
 
-	if (pools > TMEM_MAX_POOLS)
+	if (pools_are_many(tenant))
 		tenant_drain(tenant, TENANTS_TURN);
 	if (atomic_load(&tenant->num_pools) >= TMEM_MAX_POOLS + MAX_DEAD_POOLS)
 		return -ENOMEM;
-	if ((pools + 1) * sizeof(struct tmem_pool) <= MAX_POOLS_SHARE)
+	if (!pools_are_many(tenant))
 		return 0;
 	/* Beyond what its reservation covers they are in others' way. */
 	quiesce_read(tenant->store);
