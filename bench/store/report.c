@@ -167,7 +167,8 @@ static void print_row(const struct result *result, enum row_id id)
 			       "%.1f to %.1f",
 			       OF_ROUNDS(result, id, lz4_speedup).median,
 			       SPEEDUP_MIN, SPEEDUP_MAX);
-		else if (row_of_threads(id))
+		else if (row_of_threads(id) &&
+			 sysconf(_SC_NPROCESSORS_ONLN) < 2)
 			printf(": needs two CPUs");
 		printf("\n");
 		return;

@@ -8,9 +8,12 @@
  *   59      visited: got, or where persistent put, since the last look
  *   58      settled: recompression has tried, and will not again (persistent)
  *           young: came late, to an old span's hole (ephemeral)
- *   57      in QUEUE_MAIN (ephemeral)
+ *   57      in QUEUE_MAIN (ephemeral); later: sent since it changed (persistent)
  *   same    47..32 which get that was   31..0 the word that fills the page
  *   chunk   56..40 length   37..16 segment   15..0 page of segment << 12 | slot
+ *
+ * Type 7 is for pages that are not here: spilled, remote, or a tombstone, by bits
+ * 56..55, and where.
  */
 #ifndef TMEM_HANDLE_H
 #define TMEM_HANDLE_H

@@ -23,8 +23,10 @@
  * nobody waits.  Compaction and eviction go from a chunk (arena->lock) to its
  * leaf's stripe, against the order: they only try, and skip what is busy.
  *
- * None of these is held while guest memory, a codec, or a system call that may
- * block is used.
+ * None of these is held while guest memory or a codec is used, or a system call
+ * that may block, but for what docs/locking.md has as exceptions.  Beside them:
+ * recompress.lock, outside arena->lock, is only tried; headroom.lock and that of
+ * live.c are innermost.
  */
 #ifndef TMEM_INTERNAL_H
 #define TMEM_INTERNAL_H
