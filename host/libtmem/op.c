@@ -466,13 +466,12 @@ static bool taken_by(struct tmem_pool *pool, tmem_handle handle, uint16_t taker)
 }
 
 /*
- * While a page is decoded the caches fetch what the next one of the run needs,
- * if the same leaf has it.  The leaf is locked.
+ * While pages are decoded the caches fetch what a later one of the run needs, if
+ * the same leaf has it.  The leaf is locked.
  */
-static void prefetch_next(struct tmem_pool *pool, struct tmem_leaf *leaf,
-			  uint64_t index)
+static void prefetch_page(struct tmem_pool *pool, struct tmem_leaf *leaf,
+			  unsigned int entry)
 {
-	unsigned int entry = index % LEAF_ENTRIES + 1;
 	tmem_handle handle;
 
 	if (entry >= leaf->capacity)
@@ -482,14 +481,71 @@ static void prefetch_next(struct tmem_pool *pool, struct tmem_leaf *leaf,
 		arena_prefetch(pool->arena, handle);
 }
 
+/* Pages of a run that are asked for ahead. */
+#define AHEAD 1
+
+/* What a leaf said of a run's pages when the run came to it. */
+struct glance {
+	tmem_handle word[LEAF_ENTRIES];
+	uint32_t crc[LEAF_ENTRIES];
+};
+
+static bool wants_visited(const struct tmem_pool *pool, tmem_handle handle)
+{
+	return !(handle & HANDLE_VISITED) &&
+	       (!pool->arena->persistent ||
+		pool->tenant->store->recompress.percent);
+}
+
+/* The leaf is locked. */
+static void glance_at(struct tmem_pool *pool, struct tmem_leaf *leaf,
+		      unsigned int entry, struct glance *glance)
+{
+	tmem_handle handle =
+		atomic_load_explicit(&leaf->word[entry], memory_order_acquire);
+
+	if (handle & HANDLE_TAKEN)
+		handle = HANDLE_EMPTY;
+	glance->word[entry] = handle;
+	glance->crc[entry] = atomic_load_explicit(leaf_crc(leaf, entry),
+						  memory_order_relaxed);
+	if (handle_type(handle) == HANDLE_SAME && wants_visited(pool, handle))
+		atomic_store_explicit(&leaf->word[entry],
+				      handle | HANDLE_VISITED,
+				      memory_order_relaxed);
+}
+
+/*
+ * One look at the leaf for all its pages of a run: those that have no bytes need
+ * no other.  @left: pages of the run from @index on.
+ */
+static void glance(struct tmem_pool *pool, struct tmem_object *object,
+		   uint64_t index, uint64_t left, struct glance *glance)
+{
+	unsigned int entry = index % LEAF_ENTRIES;
+	unsigned int end = MIN(left, LEAF_ENTRIES - entry) + entry;
+	struct tmem_leaf *leaf = object ? leaf_lock(object, index) : NULL;
+	unsigned int there = leaf ? MIN(end, leaf->capacity) : entry;
+
+	for (unsigned int i = there; i < end; i++)
+		glance->word[i] = HANDLE_EMPTY;
+	if (!leaf)
+		return;
+	for (unsigned int i = entry; i < there; i++)
+		glance_at(pool, leaf, i, glance);
+	for (unsigned int i = entry; i < MIN(entry + AHEAD, there); i++)
+		prefetch_page(pool, leaf, i);
+	pthread_mutex_unlock(leaf_stripe(pool, leaf));
+}
+
 /*
  * The stored bytes of a page, copied to ctx->stored.  HANDLE_EMPTY: a miss.
- * @taker: set if not NULL, and others miss from now on.  @more: the next page
- * is wanted, too.
+ * @taker: set if not NULL, and others miss from now on.  @left: pages of the run,
+ * this one included.
  */
 static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 			 struct tmem_object *object, uint64_t index,
-			 uint16_t *taker, bool more)
+			 uint16_t *taker, uint64_t left)
 {
 	_Atomic tmem_handle *word;
 	struct tmem_leaf *leaf;
@@ -511,12 +567,11 @@ static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 		       handle_length(handle));
 	if (taker && handle != HANDLE_EMPTY)
 		*taker = take(pool, word, handle);
-	else if (handle != HANDLE_EMPTY && !(handle & HANDLE_VISITED) &&
-		 (!pool->arena->persistent || ctx->store->recompress.percent))
+	else if (handle != HANDLE_EMPTY && wants_visited(pool, handle))
 		atomic_store_explicit(word, handle | HANDLE_VISITED,
 				      memory_order_relaxed);
-	if (more)
-		prefetch_next(pool, leaf, index);
+	if (left > AHEAD)
+		prefetch_page(pool, leaf, index % LEAF_ENTRIES + AHEAD);
 	pthread_mutex_unlock(leaf_stripe(pool, leaf));
 	return handle;
 }
@@ -554,29 +609,38 @@ static int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool,
 {
 	struct tmem_object *object = object_get(pool, op->object);
 	struct cursor at = { op->iov, op->iovcnt, 0 };
+	bool exclusive = op->flags & TMEM_GET_EXCLUSIVE;
+	/* Who takes pages says so under their leaf's lock, each by itself. */
+	bool run = op->count > 1 && !exclusive;
 	uint32_t size = pool->page_size;
+	struct glance seen;
 
 	cursor_skip(&at, op->skip);
 	for (uint64_t i = 0; i < op->count; i++) {
 		struct tmem_page *result = &op->page[i];
 		char *page = cursor_piece(&at, size);
+		uint64_t index = op->index + i;
 		tmem_handle handle;
 		int error;
 
 		result->length = 0;
-		handle =
-			fetch(ctx, pool, object, op->index + i,
-			      op->flags & TMEM_GET_EXCLUSIVE ? &result->internal
-							     : NULL,
-			      i + 1 < op->count);
+		if (run && (!i || !(index % LEAF_ENTRIES)))
+			glance(pool, object, index, op->count - i, &seen);
+		handle = run ? seen.word[index % LEAF_ENTRIES] : HANDLE_EMPTY;
+		if (!run || handle_has_chunk(handle))
+			handle = fetch(ctx, pool, object, index,
+				       exclusive ? &result->internal : NULL,
+				       op->count - i);
+		else
+			ctx->crc = seen.crc[index % LEAF_ENTRIES];
 		if (handle == HANDLE_EMPTY) {
 			result->status = TMEM_PAGE_MISS;
-			count_miss(pool, ctx->seed, op->index + i);
+			count_miss(pool, ctx->seed, index);
 			cursor_skip(&at, size);
 			continue;
 		}
-		error = decode(ctx, op->index + i, handle,
-			       page ? page : ctx->page, size);
+		error = decode(ctx, index, handle, page ? page : ctx->page,
+			       size);
 		if (error) {
 			result->status = TMEM_PAGE_IO;
 			atomic_fetch_add(&pool->count.io_errors, 1);
