@@ -378,6 +378,10 @@ int ctx_create(struct tmem_store *store, bool recompresses,
 	       struct tmem_ctx **ctx);
 void ctx_free(struct tmem_ctx *ctx);
 
+/* Of a pool that is there; the op has been checked. */
+int op_put(struct tmem_ctx *ctx, struct tmem_pool *pool, struct tmem_op *op);
+int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool, struct tmem_op *op);
+
 struct encoded {
 	unsigned int type; /* HANDLE_SAME, _CHUNK, _RAW or _OPAQUE */
 	uint32_t pattern;
