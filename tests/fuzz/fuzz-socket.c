@@ -616,7 +616,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.num_fast = 1,
 		.num_bulk = 1,
 		.poll_us = 8,
-		.limits = { .persistent_reserved = 1 << 20 },
+		.limits = { .size = sizeof(struct tmem_limits),
+			    .persistent_reserved = 1 << 20 },
 	};
 	const struct tmem_store_config config = {
 		.size = sizeof(config),
