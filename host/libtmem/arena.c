@@ -504,6 +504,9 @@ static uint64_t page_bytes(uint16_t mask)
 	return (uint64_t)__builtin_popcount(mask) * ARENA_PAGE;
 }
 
+/* A step takes no more ahead: some ms of work, and 2 MiB that may be in vain. */
+#define PREFAULT_MOST 512u
+
 /* A run of @pages pages. */
 static int run_claim(struct arena *arena, unsigned int pages, enum need need,
 		     struct run *run)
@@ -572,6 +575,21 @@ static int run_populate(struct arena *arena, struct run *run,
 	return error;
 }
 
+/*
+ * It has more memory than ever: it will want more.  One that is overwritten takes
+ * and gives back all the time, and does not grow.  arena->lock held.
+ */
+static void note_grown(struct arena *arena)
+{
+	uint64_t pages = atomic_load(&arena->populated_bytes) / ARENA_PAGE;
+
+	if (pages <= arena->most_pages)
+		return;
+	arena->grown =
+		MIN(arena->grown + (pages - arena->most_pages), PREFAULT_MOST);
+	arena->most_pages = pages;
+}
+
 /* A run becomes @span's, or nobody's if NULL.  arena->lock held. */
 static void run_settle(struct arena *arena, const struct run *run,
 		       struct span *span)
@@ -582,6 +600,8 @@ static void run_settle(struct arena *arena, const struct run *run,
 	atomic_fetch_add(&arena->populated_bytes, page_bytes(run->populated));
 	segment->used &= ~run->spare;
 	arena->idle_pages += __builtin_popcount(run->populated & run->spare);
+	if (span)
+		note_grown(arena);
 	if (span) {
 		for (unsigned int i = 0; i < run->pages; i++)
 			segment->span[run->page + i] = span;
@@ -621,6 +641,98 @@ static int span_add(struct arena *arena, unsigned int class_index,
 	if (!error)
 		store_note_held(arena->tenant->store);
 	return error;
+}
+
+/* An empty segment, with nothing of it in memory.  arena->lock held. */
+static struct segment *segment_empty(struct arena *arena)
+{
+	struct list *list = &arena->by_run[SEGMENT_PAGES];
+	unsigned int tries = 0;
+
+	for (struct list *l = list->next; l != list && tries < IDLE_TRIES;
+	     l = l->next, tries++) {
+		struct segment *segment = container_of(l, struct segment, link);
+
+		if (!segment->populated)
+			return segment;
+	}
+	return NULL;
+}
+
+/* One more segment of idle pages.  No lock is held. */
+static bool segment_prefault(struct arena *arena)
+{
+	enum grows grows =
+		arena->persistent ? GROWS_PERSISTENT : GROWS_EPHEMERAL;
+	struct run run = { .pages = SEGMENT_PAGES };
+	struct segment *segment;
+
+	/* Nobody makes way for what is only likely to be of use. */
+	if (may_grow(arena, grows, SEGMENT_BYTES, NEED_ROOM))
+		return false;
+	pthread_mutex_lock(&arena->lock);
+	segment = segment_empty(arena);
+	if (!segment) {
+		pthread_mutex_unlock(&arena->lock);
+		if (group_add(arena, NEED_ROOM))
+			return false;
+		pthread_mutex_lock(&arena->lock);
+		segment = segment_empty(arena);
+	}
+	if (segment) {
+		run.number = segment->number;
+		run.missing = run_mask(0, SEGMENT_PAGES);
+		segment->used |= run.missing;
+		segment->unmapped = false;
+		segment_relink(arena, segment);
+	}
+	pthread_mutex_unlock(&arena->lock);
+	if (!segment)
+		return false;
+
+	if (segment_populate(arena, run.number, run.missing))
+		segment_punch(arena, run.number, run.missing);
+	else
+		run.populated = run.missing;
+	/* Populated is not enough: a hypervisor may map the page as it is written. */
+	for (unsigned int i = 0; i < SEGMENT_PAGES && run.populated; i++)
+		*(volatile char *)(segment_data(arena, run.number) +
+				   (size_t)i * ARENA_PAGE) = 0;
+
+	pthread_mutex_lock(&arena->lock);
+	run_settle(arena, &run, NULL);
+	arena->most_pages =
+		MAX(arena->most_pages,
+		    atomic_load(&arena->populated_bytes) / ARENA_PAGE);
+	pthread_mutex_unlock(&arena->lock);
+	return run.populated;
+}
+
+unsigned int arena_prefault(struct arena *arena, unsigned int max)
+{
+	unsigned int done = 0;
+	uint64_t want;
+
+	pthread_mutex_lock(&arena->lock);
+	/* No more than is kept: what nobody takes goes back soon. */
+	want = MIN(arena->grown, arena->demand);
+	want -= MIN(want, arena->idle_pages);
+	if (!arena->queue_pages[QUEUE_SMALL] && !arena->queue_pages[QUEUE_MAIN])
+		want = 0;
+	if (!want) {
+		uint64_t pages =
+			atomic_load(&arena->populated_bytes) / ARENA_PAGE;
+
+		arena->grown = 0;
+		/* Who has been larger for long is growing again. */
+		if (arena->most_pages > pages)
+			arena->most_pages -= (arena->most_pages - pages) / 2;
+	}
+	pthread_mutex_unlock(&arena->lock);
+	want = MIN(want, max);
+	while (done + SEGMENT_PAGES <= want && segment_prefault(arena))
+		done += SEGMENT_PAGES;
+	return done;
 }
 
 /* ------------------------------------------------------------------ slots */

@@ -131,7 +131,9 @@ struct arena {
 	struct list settled; /* persistent ones: recompress.c has been there */
 	unsigned int compact_class; /* where compaction goes on */
 	uint64_t idle_pages;	    /* populated and of no span */
-	uint64_t demand;    /* pages that spans took, halved by every punch */
+	uint64_t demand; /* pages that spans took, halved by every punch */
+	/* Pages with memory at most, lately; and how many more they became. */
+	uint64_t most_pages, grown;
 	struct cells cells; /* its index */
 	/* Held bytes: pages populated; descriptors of spans; all the rest. */
 	atomic_uint_fast64_t populated_bytes, span_bytes, index_bytes;
@@ -195,6 +197,12 @@ enum grows arena_index_grows(struct arena *arena);
 int arena_check(struct arena *arena, char *message, size_t size);
 
 /* ---------------------------------------------------------------- reclaim */
+
+/*
+ * Pages get memory ahead, about as many as had to get it in an op since the last
+ * time: @max at most.  How many.  No lock is held.
+ */
+unsigned int arena_prefault(struct arena *arena, unsigned int max);
 
 /* Background work, bounded: moved chunks and punched pages. */
 unsigned int arena_compact(struct arena *arena, unsigned int max);

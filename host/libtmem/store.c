@@ -299,10 +299,14 @@ unsigned int tenant_compact(struct tmem_tenant *tenant, unsigned int max)
 	return done;
 }
 
+/* Memory ahead for who grows, and back of who does not. */
 static unsigned int tenant_punch(struct tmem_tenant *tenant, unsigned int max)
 {
-	unsigned int done = arena_punch(&tenant->persistent, max, false);
+	unsigned int done = arena_prefault(&tenant->persistent, max);
 
+	done += arena_prefault(&tenant->ephemeral, max - done);
+	if (done < max)
+		done += arena_punch(&tenant->persistent, max - done, false);
 	if (done < max)
 		done += arena_punch(&tenant->ephemeral, max - done, false);
 	return done;
