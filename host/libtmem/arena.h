@@ -7,7 +7,8 @@
  * anew from those (adopt.c).
  *
  *   classes.c  sizes of slots
- *   arena.c    segments, spans, slots: taken, published, given back
+ *   arena.c    segments, and slots: taken, published, given back
+ *   span.c     spans: runs of pages, and their memory
  *   reclaim.c  compaction, punching
  *   evict.c    which ephemeral pages go
  *   recompress.c  zstd for pages that are not used
@@ -195,6 +196,33 @@ uint64_t arena_index_bytes(struct arena *arena);
 /* What growth of the latter is. */
 enum grows arena_index_grows(struct arena *arena);
 int arena_check(struct arena *arena, char *message, size_t size);
+
+/* ------------------------------------------------------------ arena, span */
+
+/* Who wants memory. */
+enum need {
+	NEED_ROOM, /* it fails where there is none */
+	NEED_MAKE_ROOM,
+	NEED_GUARANTEED, /* as is what is within a reservation */
+};
+
+/* How many segments are looked at for a new span. */
+#define IDLE_TRIES 16
+
+/* Its bytes. */
+char *segment_data(struct arena *arena, uint32_t number);
+/* 0, -ENOSPC, -EBUSY.  No lock is held. */
+int arena_may_grow(struct arena *arena, enum grows grows, uint64_t bytes,
+		   enum need need);
+/* Descriptors for more segments.  Likewise. */
+int group_add(struct arena *arena, enum need need);
+/* A segment with @pages free pages in one piece, from *@page on; or NULL.
+ * arena->lock held. */
+struct segment *run_find(struct arena *arena, unsigned int pages,
+			 unsigned int *page);
+/* One more span of a class.  No lock is held. */
+int span_add(struct arena *arena, unsigned int class_index, unsigned int queue,
+	     enum need need);
 
 /* ---------------------------------------------------------------- reclaim */
 
