@@ -6,6 +6,7 @@
  *   guest.c   the guest's page cache: what it misses is got, what it evicts put
  *   pages.c   policies that know each page: LRU, SIEVE, S3-FIFO
  *   spans.c   policies that know spans, as the store has them
+ *   store.c   the store
  *   main.c    runs all of them, a table, JSON
  */
 #ifndef EVICT_H
@@ -83,6 +84,12 @@ bool spans_get(void *cache, uint32_t page, bool take);
 void spans_put(void *cache, uint32_t page);
 void spans_end(void *cache);
 uint64_t spans_copies(void *cache);
+
+void *store_make(const struct policy *policy, const struct trace *trace,
+		 uint64_t bytes);
+bool store_get(void *cache, uint32_t page, bool take);
+void store_put(void *cache, uint32_t page);
+void store_end(void *cache);
 
 struct outcome {
 	uint64_t gets, misses, puts, copies;

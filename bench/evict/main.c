@@ -36,6 +36,9 @@ static const struct policy policies[] = {
 	{ "kept", "ghost; what fills an old span's hole stays once more",
 	  BY_SPAN(.queues = 2, .visited = true, .fill = true, .ghost = true,
 		  .young = true) },
+	{ "store", "kept, by the library itself, whose index comes beside",
+	  .make = store_make, .get = store_get, .put = store_put,
+	  .end = store_end },
 };
 #define POLICIES ARRAY_SIZE(policies)
 

@@ -13,7 +13,8 @@ import tempfile
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MADE = ("zipf-0.8", "zipf-1.0", "loop", "scan", "shift")
-POLICIES = ("lru", "sieve", "s3fifo", "fifo", "chance", "clock", "two", "fill", "ghost", "kept")
+POLICIES = ("lru", "sieve", "s3fifo", "fifo", "chance", "clock", "two", "fill", "ghost", "kept",
+            "store")
 # (trace, percents, policy): what is kept misses no more often than that, but for so much
 AT_MOST = (
     *((trace, (10, 50), "fifo", 0) for trace in MADE[:4]),
@@ -57,6 +58,11 @@ def worse(path):
                 other = ratio[trace, percent, exclusive, policy]
                 if kept > other + most:
                     yield f"{trace}, {percent} %, exclusive {exclusive}: {kept}, {policy} {other}"
+    # What is simulated is what the library does.
+    for trace, percent, exclusive in {run[:3] for run in ratio if run[0] in MADE and run[1] > 1}:
+        kept, store = (ratio[trace, percent, exclusive, policy] for policy in ("kept", "store"))
+        if abs(kept - store) > 0.02:
+            yield f"{trace}, {percent} %, exclusive {exclusive}: {kept} simulated, the store {store}"
 
 
 def main():
