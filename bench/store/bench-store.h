@@ -166,6 +166,7 @@ const struct group *group_at(unsigned int i);
 /* ----------------------------------------------------------------- groups */
 
 void freed_run(struct corpus *corpus, bool quick);
+void mallocs_run(struct corpus *corpus);
 /* One round. */
 void latency_run(struct bench *bench, unsigned int round);
 void checksum_run(struct bench *bench, const char *corpus, double single_us,

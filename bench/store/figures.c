@@ -15,6 +15,9 @@ static struct figure figures[128];
 static struct group groups[] = {
 	{ .key = "checksum", .title = "CRC-32C alone, of the same chunks" },
 	{ .key = "tenants", .title = "64 tenants of 1 MiB in one store" },
+	{ .key = "mallocs",
+	  .title = "held over allocated bytes, one allocation for each "
+		   "page's LZ4 block, 64 MiB of pages, kernel" },
 	{ .key = "freed",
 	  .title = "a random 90 % of a tenant's pages freed; one thread calls "
 		   "tmem_step(), another gets a second tenant's pages" },

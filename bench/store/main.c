@@ -22,10 +22,10 @@ static const struct plan {
 };
 
 /* What can be asked for alone, beside a row. */
-static const char *const groups[] = { "threads", "checksum", "density",
-				      "tenants", "freed",    "recompress",
-				      "latency", "pages",    "zram",
-				      "index" };
+static const char *const groups[] = { "threads",    "checksum", "density",
+				      "tenants",    "mallocs",	"freed",
+				      "recompress", "latency",	"pages",
+				      "zram",	    "index" };
 
 struct run {
 	const struct plan *plan;
@@ -131,6 +131,8 @@ static void corpus_run(const struct run *run, struct result *result, bool anon)
 		density_run(corpus, run->quick, result->density);
 	if (anon && wanted(run, "tenants"))
 		tenants_run(corpus);
+	if (anon && wanted(run, "mallocs"))
+		mallocs_run(corpus);
 	if (anon && wanted(run, "freed"))
 		freed_run(corpus, run->quick);
 	if (anon && wanted(run, "recompress"))
