@@ -24,6 +24,8 @@ GROUPS = {
                   for figure in ("ns", "share", "share_16")}, set()),
     "tenants": ({"full", "full_kernel", "churned", "churned_kernel", "full_beside_mib",
                  "churned_beside_mib"}, set()),
+    "mallocs": ({f"{name}_{when}" for name in ("glibc", "jemalloc", "mimalloc")
+                 for when in ("full", "churned")}, set()),
     "freed": ({"all_cpu_seconds_per_live_gib", "held", "held_kernel", "others_p99_us",
                "others_p99_ratio_lz4"},
               {"seconds_per_live_gib", "cpu_seconds_per_live_gib", "others_p99_meanwhile_us",
