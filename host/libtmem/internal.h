@@ -221,7 +221,7 @@ struct tmem_store {
 	struct recompress recompress;
 	atomic_uint_fast64_t step_cpu_ns;
 	/* Of malloc's, since it was last asked to give memory back. */
-	atomic_uint_fast64_t freed_bytes;
+	atomic_uint_fast64_t freed_bytes, trim_ns;
 	/* Room for what is promised was sought in vain: not again until then. */
 	atomic_uint_fast64_t vain_ns;
 	uint64_t secret; /* of objects' hash tables */

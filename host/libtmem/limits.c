@@ -270,6 +270,17 @@ static bool own_limit(struct tmem_tenant *tenant, enum grows grows,
 	       held + bytes > tenant->ephemeral_max;
 }
 
+/* Is it the one for persistent pages?  Then no other page's end is of use. */
+static bool at_persistent_max(struct tmem_tenant *tenant, enum grows grows,
+			      uint64_t bytes)
+{
+	uint64_t held = arena_held(&tenant->persistent);
+
+	return (grows == GROWS_PERSISTENT || grows == GROWS_PERSISTENT_INDEX) &&
+	       (bytes > tenant->persistent_max ||
+		held > tenant->persistent_max - bytes);
+}
+
 static bool evict_for(struct tmem_tenant *tenant, enum grows grows,
 		      uint64_t bytes)
 {
@@ -328,6 +339,8 @@ static bool make_room(struct tmem_tenant *tenant, enum grows grows,
 		tenant_release(tenant, 64);
 		done++;
 	}
+	if (!done && !guaranteed && at_persistent_max(tenant, grows, bytes))
+		return false;
 	if (!done && evict_for(tenant, grows, bytes))
 		done++;
 	if (!done && guaranteed &&

@@ -271,6 +271,13 @@ unsigned int arena_punch(struct arena *arena, unsigned int max, bool all)
 	bool more = false;
 	uint64_t reserve = all ? 0 : idle_reserve(arena, &more);
 
+	if (all) {
+		/* Nor is any taken ahead: somebody else wants it. */
+		pthread_mutex_lock(&arena->lock);
+		arena->grown = 0;
+		pthread_mutex_unlock(&arena->lock);
+	}
+
 	while (punched < max) {
 		struct punch punch = { 0 };
 

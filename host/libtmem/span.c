@@ -315,11 +315,16 @@ int span_add(struct arena *arena, unsigned int class_index, unsigned int queue,
 	return error;
 }
 
-/* An empty segment, with nothing of it in memory.  arena->lock held. */
-static struct segment *segment_empty(struct arena *arena)
+/*
+ * An empty segment, with nothing of it in memory.  NULL: there is none, or, if
+ * *@some, it was not looked for any further.  arena->lock held.
+ */
+static struct segment *segment_empty(struct arena *arena, bool *some)
 {
 	struct list *list = &arena->by_run[SEGMENT_PAGES];
 	unsigned int tries = 0;
+
+	*some = true;
 
 	for (struct list *l = list->next; l != list && tries < IDLE_TRIES;
 	     l = l->next, tries++) {
@@ -328,6 +333,7 @@ static struct segment *segment_empty(struct arena *arena)
 		if (!segment->populated)
 			return segment;
 	}
+	*some = tries == IDLE_TRIES;
 	return NULL;
 }
 
@@ -338,18 +344,20 @@ static bool segment_prefault(struct arena *arena)
 		arena->persistent ? GROWS_PERSISTENT : GROWS_EPHEMERAL;
 	struct run run = { .pages = SEGMENT_PAGES };
 	struct segment *segment;
+	bool some;
 
 	/* Nobody makes way for what is only likely to be of use. */
 	if (arena_may_grow(arena, grows, SEGMENT_BYTES, NEED_ROOM))
 		return false;
 	pthread_mutex_lock(&arena->lock);
-	segment = segment_empty(arena);
+	segment = segment_empty(arena, &some);
 	if (!segment) {
 		pthread_mutex_unlock(&arena->lock);
-		if (group_add(arena, NEED_ROOM))
+		/* Descriptors are for good: not while there are others. */
+		if (some || group_add(arena, NEED_ROOM))
 			return false;
 		pthread_mutex_lock(&arena->lock);
-		segment = segment_empty(arena);
+		segment = segment_empty(arena, &some);
 	}
 	if (segment) {
 		run.number = segment->number;
@@ -385,6 +393,9 @@ unsigned int arena_prefault(struct arena *arena, unsigned int max)
 	unsigned int done = 0;
 	uint64_t want;
 
+	/* Who freezes it wants room for others. */
+	if (atomic_load(&arena->tenant->frozen))
+		return 0;
 	pthread_mutex_lock(&arena->lock);
 	/* No more than is kept: what nobody takes goes back soon. */
 	want = MIN(arena->grown, arena->demand);

@@ -372,6 +372,8 @@ uint64_t cpu_ns(void)
 /* Bytes that were freed after which a step has malloc give memory back. */
 #define TRIM_BUSY (8 * MIB)
 #define TRIM_IDLE (MIB / 4)
+/* While it is busy not more often than that. */
+#define TRIM_NS 100000000ull
 
 unsigned int tmem_step(struct tmem_store *store, unsigned int pages)
 {
@@ -426,9 +428,16 @@ unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max)
 
 void store_trim(struct tmem_store *store, uint64_t bytes)
 {
+	uint64_t now;
+
 	if (store->memory.free != libc_free ||
 	    atomic_load(&store->freed_bytes) < bytes)
 		return;
+	/* It goes through all heaps of the process, whosever: not each time. */
+	now = store_now_ns(store);
+	if (bytes >= TRIM_BUSY && now < atomic_load(&store->trim_ns))
+		return;
+	atomic_store(&store->trim_ns, now + TRIM_NS);
 	atomic_store(&store->freed_bytes, 0);
 #ifdef __GLIBC__
 	/*
@@ -462,6 +471,6 @@ uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)
 	       store_evict(store, MIN(pages - done, EVICT_SLICE)))
 		done += each_tenant(store, UINT32_MAX / 2, tenant_release);
 	each_tenant(store, pages, tenant_clean);
-	store_trim(store, 1);
+	store_trim(store, TRIM_IDLE);
 	return (uint64_t)done * ARENA_PAGE;
 }

@@ -272,7 +272,7 @@ void tmem_tenant_drop(struct tmem_tenant *tenant)
 		pthread_rwlock_unlock(&store->tenants_lock);
 	}
 	tenant_free(tenant);
-	store_trim(store, 1);
+	store_trim(store, MIB / 4);
 }
 
 void tmem_tenant_freeze(struct tmem_tenant *tenant, bool frozen)
@@ -416,6 +416,18 @@ static int pools_may_grow(struct tmem_tenant *tenant)
 	return error ? -ENOMEM : 0;
 }
 
+/* 0, and @held is set; -EEXIST: it is another.  tenant->lock held. */
+static int pool_is(struct tmem_pool *pool,
+		   const struct tmem_pool_params *params, uint64_t *held)
+{
+	if (pool->params.flags != params->flags ||
+	    pool->params.page_shift != params->page_shift)
+		return -EEXIST;
+	if (held)
+		*held = atomic_load(&pool->count.pages);
+	return 0;
+}
+
 int tmem_pool_create(struct tmem_tenant *tenant, uint32_t id,
 		     const struct tmem_pool_params *params, uint64_t *held)
 {
@@ -425,6 +437,15 @@ int tmem_pool_create(struct tmem_tenant *tenant, uint32_t id,
 	CHECK_TENANT(tenant);
 	if (id >= TMEM_MAX_POOLS || !params || !pool_params_valid(params))
 		return -EINVAL;
+	/* What is there needs no room. */
+	pthread_mutex_lock(&tenant->lock);
+	pool = tenant->pool[id];
+	if (pool)
+		error = pool_is(pool, params, held);
+	pthread_mutex_unlock(&tenant->lock);
+	if (pool)
+		return error;
+
 	error = pools_may_grow(tenant);
 	if (!error)
 		error = pool_new(tenant, id, params, &fresh);
@@ -436,11 +457,7 @@ int tmem_pool_create(struct tmem_tenant *tenant, uint32_t id,
 		pool = tenant->pool[id] = fresh;
 		pool_begin(pool);
 	}
-	if (pool->params.flags != params->flags ||
-	    pool->params.page_shift != params->page_shift)
-		error = -EEXIST;
-	else if (held)
-		*held = atomic_load(&pool->count.pages);
+	error = pool_is(pool, params, held);
 	pthread_mutex_unlock(&tenant->lock);
 	if (pool != fresh)
 		pool_free(fresh);

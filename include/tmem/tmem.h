@@ -163,7 +163,8 @@ struct tmem_store_config {
 	uint32_t recompress_after_s;
 	/*
 	 * What time it is, in nanoseconds, never less than before: for tests
-	 * that cannot wait.  Any thread calls it, also several at a time.
+	 * that cannot wait.  Any thread calls it, also several at a time, with
+	 * locks held: it calls no function of the library.
 	 * NULL: CLOCK_MONOTONIC.  CPU time is the kernel's in any case.
 	 */
 	uint64_t (*clock_ns)(void *opaque);
@@ -224,9 +225,9 @@ uint64_t tmem_reservation_fit(uint64_t max_bytes);
 /*
  * Do a bounded share of the work that ops left behind: draining destroyed
  * pools, compaction, giving memory back to the host.  @pages: how many pages
- * to visit at most, but for the rest of a span.  Returns how many were
- * visited; 0: nothing is left to do.  Ops that find the store short of space
- * help by themselves; whoever owns the store calls this while it is idle (some
+ * to visit at most, but for the rest of a span; after much was freed
+ * malloc_trim(3), too.  Returns how many were visited; 0: nothing is left to do.
+ * Ops that find the store short of space help by themselves; whoever owns the store calls this while it is idle (some
  * 10 ms after ops) until it returns 0, and now and then while it is busy: a store
  * that grows, and is never stepped, can hold nearly twice of what it needs until
  * its limit makes it pack.
@@ -494,7 +495,8 @@ struct tmem_page {
 	/*
 	 * Stored length if OK: 0 for a page that is one 4 byte word repeated,
 	 * the page size for one that does not compress.  In an opaque pool 1 ..
-	 * the page size: read by a put too, and what a get has written.
+	 * the page size: read by a put too, which sets it to 0 where it is
+	 * refused, and what a get has written.
 	 */
 	uint32_t length;
 	uint16_t internal; /* the library's; need not be set */

@@ -175,6 +175,102 @@ static void pools_need_room(void **state)
 	fixture_close(&f);
 }
 
+/* Who overwrites beside many idle pages has a step take nothing ahead for ever. */
+static void taking_ahead_ends(void **state)
+{
+	uint64_t before;
+	struct fixture f;
+
+	for (uint32_t flags = 0; flags <= P; flags += P) {
+		fixture_open(&f, 256 * MIB, 0);
+		pool_open(&f, 0, flags);
+		for (uint64_t i = 0; i < 1024; i++)
+			assert_int_equal(put(&f, 0, 1, i, 4 * i + 3),
+					 TMEM_PAGE_OK);
+		flush(&f, 0, 1, 0, 320);
+		tmem_step(f.store, 256);
+		before = stats_of(&f).held_bytes;
+		for (unsigned int step = 0; step < 300; step++) {
+			for (uint64_t i = 0; i < 100; i++)
+				put(&f, 0, 1, 1000, 4 * i + 3);
+			tmem_step(f.store, 256);
+		}
+		assert_true(stats_of(&f).held_bytes < before + 3 * MIB);
+		while (tmem_step(f.store, 256))
+			;
+		assert_true(stats_of(&f).held_bytes < 704 * PAGE + MIB);
+		fixture_close(&f);
+	}
+}
+
+/* A limit of one's own is not met by taking others' pages. */
+static void own_limit_takes_from_nobody(void **state)
+{
+	struct tmem_limits low = { .size = sizeof(low),
+				   .persistent_max = 4 * MIB };
+	struct fixture f, g;
+	unsigned int refused = 0;
+
+	fixture_open(&f, 128 * MIB, 0);
+	g = f;
+	assert_int_equal(tmem_tenant_open(f.store, "second", &low, &g.tenant),
+			 0);
+	pool_open(&f, 0, 0);
+	pool_open(&g, 0, P);
+	for (uint64_t i = 0; i < 5000; i++)
+		assert_int_equal(put(&f, 0, 1, i, 4 * i + 3), TMEM_PAGE_OK);
+	for (uint64_t i = 0; i < 3000; i++)
+		refused += put(&g, 0, 1, i, 4 * i + 3) == TMEM_PAGE_REFUSED;
+	assert_in_range(refused, 1900, 2100);
+	assert_int_equal(stats_of(&f).ephemeral_pages, 5000);
+	tmem_tenant_drop(g.tenant);
+	fixture_close(&f);
+}
+
+/* Who says again what pools it has is told, however full the store is. */
+static void pools_that_are_there_need_no_room(void **state)
+{
+	struct tmem_pool_params params = { P, 12 };
+	struct fixture f;
+	uint64_t held = 0, pages = 0;
+
+	fixture_open(&f, 16 * MIB, 0);
+	for (uint32_t id = 0; id < 40; id++)
+		pool_open(&f, id, P);
+	while (put(&f, 0, 1, pages, 4 * pages + 3) == TMEM_PAGE_OK)
+		pages++;
+	assert_int_equal(tmem_pool_create(f.tenant, 40, &params, NULL),
+			 -ENOMEM);
+	assert_int_equal(tmem_pool_create(f.tenant, 0, &params, &held), 0);
+	assert_int_equal(held, pages);
+	params.flags = 0;
+	assert_int_equal(tmem_pool_create(f.tenant, 0, &params, NULL), -EEXIST);
+	fixture_close(&f);
+}
+
+/* Freeze, shrink, and somebody else may have the memory. */
+static void what_was_given_is_not_taken_back(void **state)
+{
+	uint64_t held;
+	struct fixture f;
+
+	fixture_open(&f, 256 * MIB, 0);
+	pool_open(&f, 0, 0);
+	for (uint64_t i = 0; i < 8000; i++)
+		assert_int_equal(put(&f, 0, 1, i, 4 * i + 3), TMEM_PAGE_OK);
+	tmem_tenant_freeze(f.tenant, true);
+	assert_true(tmem_shrink(f.store, 4 * MIB) >= 4 * MIB);
+	held = stats_of(&f).held_bytes;
+	for (unsigned int i = 0; i < 20; i++) {
+		tmem_step(f.store, 1024);
+		assert_true(stats_of(&f).held_bytes <= held);
+	}
+	tmem_tenant_freeze(f.tenant, false);
+	tmem_step(f.store, 1024);
+	assert_true(stats_of(&f).held_bytes <= held);
+	fixture_close(&f);
+}
+
 /* No page of a guest's passes through memory that may be swapped. */
 static void scratch_is_locked(void **state)
 {
@@ -205,6 +301,10 @@ int main(void)
 		cmocka_unit_test(a_table_is_no_shelter),
 		cmocka_unit_test(freed_memory_is_the_hosts),
 		cmocka_unit_test(pools_need_room),
+		cmocka_unit_test(taking_ahead_ends),
+		cmocka_unit_test(own_limit_takes_from_nobody),
+		cmocka_unit_test(pools_that_are_there_need_no_room),
+		cmocka_unit_test(what_was_given_is_not_taken_back),
 		cmocka_unit_test(scratch_is_locked),
 	};
 
