@@ -70,7 +70,8 @@ class Trial:
         self.side, self.pattern, self.mib = side, pattern, mib
         self.start = time.monotonic()
         self.jobs, self.samples = [], []
-        self.spent = self.sampled_at = self.spent_at = 0
+        self.spent = self.sampled_at = 0
+        self.spent_at = -SPENT_S    # once at least: a trial may take less
         if os.path.exists(side.gate):
             os.unlink(side.gate)
         getattr(self, pattern)()
