@@ -237,7 +237,7 @@ void pool_limits_resolve(struct tmem_tenant *tenant, uint32_t id)
 	struct tmem_pool *pool = tenant->pool[id];
 
 	atomic_store(&pool->max, !limits.max_bytes ? UINT64_MAX
-				 : limits.max_bytes == UINT64_MAX
+				 : limits.max_bytes == TMEM_KEEP_NOTHING
 					 ? 0
 					 : limits.max_bytes);
 	atomic_store(&pool->weight,

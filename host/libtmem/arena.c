@@ -240,7 +240,6 @@ int group_make(struct arena *arena, uint32_t first)
 	return 0;
 }
 
-/* How far an allocation goes. */
 int arena_may_grow(struct arena *arena, enum grows grows, uint64_t bytes,
 		   enum need need)
 {

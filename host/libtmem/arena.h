@@ -199,7 +199,7 @@ int arena_check(struct arena *arena, char *message, size_t size);
 
 /* ------------------------------------------------------------ arena, span */
 
-/* Who wants memory. */
+/* How far an allocation goes. */
 enum need {
 	NEED_ROOM, /* it fails where there is none */
 	NEED_MAKE_ROOM,
@@ -223,14 +223,13 @@ struct segment *run_find(struct arena *arena, unsigned int pages,
 /* One more span of a class.  No lock is held. */
 int span_add(struct arena *arena, unsigned int class_index, unsigned int queue,
 	     enum need need);
-
-/* ---------------------------------------------------------------- reclaim */
-
 /*
  * Pages get memory ahead, about as many as had to get it in an op since the last
- * time: @max at most.  How many.  No lock is held.
+ * time: @max at most.  How many.  No lock is held but tenants_lock, read.
  */
 unsigned int arena_prefault(struct arena *arena, unsigned int max);
+
+/* ---------------------------------------------------------------- reclaim */
 
 /* Background work, bounded: moved chunks and punched pages. */
 unsigned int arena_compact(struct arena *arena, unsigned int max);

@@ -31,12 +31,13 @@ static bool taken_by(struct tmem_pool *pool, tmem_handle handle, uint16_t taker)
 }
 
 /*
- * While pages are decoded the caches fetch what a later one of the run needs, if
- * the same leaf has it.  The leaf is locked.
+ * While a page is decoded the caches fetch what the next one of the run needs,
+ * if the same leaf has it.  The leaf is locked.
  */
-static void prefetch_page(struct tmem_pool *pool, struct tmem_leaf *leaf,
-			  unsigned int entry)
+static void prefetch_next(struct tmem_pool *pool, struct tmem_leaf *leaf,
+			  uint64_t index)
 {
+	unsigned int entry = index % LEAF_ENTRIES + 1;
 	tmem_handle handle;
 
 	if (entry >= leaf->capacity)
@@ -45,9 +46,6 @@ static void prefetch_page(struct tmem_pool *pool, struct tmem_leaf *leaf,
 	if (handle_has_chunk(handle))
 		arena_prefetch(pool->arena, handle);
 }
-
-/* Pages of a run that are asked for ahead. */
-#define AHEAD 1
 
 /* What a leaf said of a run's pages when the run came to it. */
 struct glance {
@@ -98,19 +96,17 @@ static void glance(struct tmem_pool *pool, struct tmem_object *object,
 		return;
 	for (unsigned int i = entry; i < there; i++)
 		glance_at(pool, leaf, i, glance);
-	for (unsigned int i = entry; i < MIN(entry + AHEAD, there); i++)
-		prefetch_page(pool, leaf, i);
 	pthread_mutex_unlock(leaf_stripe(pool, leaf));
 }
 
 /*
  * The stored bytes of a page, copied to ctx->stored.  HANDLE_EMPTY: a miss.
- * @taker: set if not NULL, and others miss from now on.  @left: pages of the run,
- * this one included.
+ * @taker: set if not NULL, and others miss from now on.  @more: the next page
+ * is wanted, too.
  */
 static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 			 struct tmem_object *object, uint64_t index,
-			 uint16_t *taker, uint64_t left)
+			 uint16_t *taker, bool more)
 {
 	_Atomic tmem_handle *word;
 	struct tmem_leaf *leaf;
@@ -135,8 +131,8 @@ static tmem_handle fetch(struct tmem_ctx *ctx, struct tmem_pool *pool,
 	else if (handle != HANDLE_EMPTY && wants_visited(pool, handle))
 		atomic_store_explicit(word, handle | HANDLE_VISITED,
 				      memory_order_relaxed);
-	if (left > AHEAD)
-		prefetch_page(pool, leaf, index % LEAF_ENTRIES + AHEAD);
+	if (more)
+		prefetch_next(pool, leaf, index);
 	pthread_mutex_unlock(leaf_stripe(pool, leaf));
 	return handle;
 }
@@ -194,7 +190,7 @@ int op_get(struct tmem_ctx *ctx, struct tmem_pool *pool, struct tmem_op *op)
 		if (!run || handle_has_chunk(handle))
 			handle = fetch(ctx, pool, object, index,
 				       exclusive ? &result->internal : NULL,
-				       op->count - i);
+				       i + 1 < op->count);
 		else
 			ctx->crc = seen.crc[index % LEAF_ENTRIES];
 		if (handle == HANDLE_EMPTY) {

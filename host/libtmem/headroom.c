@@ -196,7 +196,7 @@ void headroom_init(struct headroom *headroom,
 	strcpy(headroom->status_path, "/proc/self/status");
 	if (config->host_dir)
 		use_fakes(headroom, config->host_dir);
-	else if (config->cgroup_headroom != UINT64_MAX)
+	else if (config->cgroup_headroom != TMEM_DO_NOT_LOOK)
 		find_cgroups(headroom);
 	if (!headroom->host_headroom) {
 		total = read_field(headroom->meminfo_path, "MemTotal", 0);
@@ -253,7 +253,7 @@ static uint64_t look(struct headroom *headroom, uint64_t store_held)
 		keep += usage + MIN(needs, limit);
 		room = MIN(room, limit - MIN(limit, keep));
 	}
-	if (headroom->host_headroom != UINT64_MAX) {
+	if (headroom->host_headroom != TMEM_DO_NOT_LOOK) {
 		uint64_t available = read_field(headroom->meminfo_path,
 						"MemAvailable", UINT64_MAX);
 		uint64_t keep = headroom->host_headroom;
@@ -270,7 +270,7 @@ bool headroom_take(struct headroom *headroom, uint64_t bytes,
 	bool granted = false;
 	uint64_t now;
 
-	if (!headroom->levels && headroom->host_headroom == UINT64_MAX)
+	if (!headroom->levels && headroom->host_headroom == TMEM_DO_NOT_LOOK)
 		return true;
 	pthread_mutex_lock(&headroom->lock);
 	now = store_now_ns(container_of(headroom, struct tmem_store, headroom));

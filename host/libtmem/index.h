@@ -234,6 +234,25 @@ void leaf_remove(struct tmem_object *object, struct tmem_leaf *leaf,
 		 unsigned int entry);
 int index_check(struct tmem_pool *pool, char *message, size_t size);
 
+/* ---------------------------------------------------------- object, index */
+
+/* MurmurHash3's final mix. */
+static inline uint64_t hash_mix(uint64_t h)
+{
+	h ^= h >> 33;
+	h *= 0xff51afd7ed558ccdull;
+	h ^= h >> 33;
+	h *= 0xc4ceb9fe1a85ec53ull;
+	return h ^ h >> 33;
+}
+
+/* A bucket of the pool's table: its first object's cell.  pool->lock held. */
+uint32_t *bucket_at(struct tmem_pool *pool, uint32_t bucket);
+/* NULL: @cell is 0. */
+struct tmem_object *object_at(struct tmem_pool *pool, uint32_t cell);
+/* Of its radix tree. */
+pthread_mutex_t *object_lock(struct tmem_object *object);
+
 /* ------------------------------------------------------------ for clock.c */
 
 /*

@@ -262,6 +262,9 @@ static inline void store_note_freed(struct tmem_store *store, uint64_t bytes)
  * lock is held: it takes malloc's own, and milliseconds.
  */
 void store_trim(struct tmem_store *store, uint64_t bytes);
+/* For a store that is busy, and for one that is not. */
+#define TRIM_BUSY (8 * MIB)
+#define TRIM_IDLE (MIB / 4)
 
 /* May the store take @bytes more of the host?  0 or -EBUSY. */
 int store_ask_host(struct tmem_store *store, uint64_t bytes);

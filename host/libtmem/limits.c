@@ -451,7 +451,7 @@ int limits_apply(struct tmem_tenant *tenant, const struct tmem_limits *limits)
 	tenant->persistent_max =
 		limits->persistent_max ? limits->persistent_max : UINT64_MAX;
 	tenant->ephemeral_max = !limits->ephemeral_max ? UINT64_MAX
-				: limits->ephemeral_max == UINT64_MAX
+				: limits->ephemeral_max == TMEM_KEEP_NOTHING
 					? 0
 					: limits->ephemeral_max;
 	return 0;
@@ -510,7 +510,7 @@ int tmem_tenant_get_limits(struct tmem_tenant *tenant,
 	own.persistent_max = MIN(tenant->persistent_max, store->max_bytes);
 	own.ephemeral_max = tenant->ephemeral_max ? MIN(tenant->ephemeral_max,
 							store->max_bytes)
-						  : UINT64_MAX;
+						  : TMEM_KEEP_NOTHING;
 	own.weight = tenant->weight;
 	pthread_mutex_unlock(&store->lock);
 	SIZED_OUT(limits, &own);

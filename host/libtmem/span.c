@@ -272,9 +272,8 @@ static void run_settle(struct arena *arena, const struct run *run,
 	atomic_fetch_add(&arena->populated_bytes, page_bytes(run->populated));
 	segment->used &= ~run->spare;
 	arena->idle_pages += __builtin_popcount(run->populated & run->spare);
-	if (span)
-		note_grown(arena);
 	if (span) {
+		note_grown(arena);
 		for (unsigned int i = 0; i < run->pages; i++)
 			segment->span[run->page + i] = span;
 		segment_relink(arena, segment);
@@ -317,14 +316,12 @@ int span_add(struct arena *arena, unsigned int class_index, unsigned int queue,
 
 /*
  * An empty segment, with nothing of it in memory.  NULL: there is none, or, if
- * *@some, it was not looked for any further.  arena->lock held.
+ * *@some, which is set then, it was not looked for any further.  arena->lock held.
  */
 static struct segment *segment_empty(struct arena *arena, bool *some)
 {
 	struct list *list = &arena->by_run[SEGMENT_PAGES];
 	unsigned int tries = 0;
-
-	*some = true;
 
 	for (struct list *l = list->next; l != list && tries < IDLE_TRIES;
 	     l = l->next, tries++) {
@@ -337,18 +334,12 @@ static struct segment *segment_empty(struct arena *arena, bool *some)
 	return NULL;
 }
 
-/* One more segment of idle pages.  No lock is held. */
-static bool segment_prefault(struct arena *arena)
+/* All pages of an empty segment.  No lock is held.  False: there is none. */
+static bool run_claim_empty(struct arena *arena, struct run *run)
 {
-	enum grows grows =
-		arena->persistent ? GROWS_PERSISTENT : GROWS_EPHEMERAL;
-	struct run run = { .pages = SEGMENT_PAGES };
 	struct segment *segment;
 	bool some;
 
-	/* Nobody makes way for what is only likely to be of use. */
-	if (arena_may_grow(arena, grows, SEGMENT_BYTES, NEED_ROOM))
-		return false;
 	pthread_mutex_lock(&arena->lock);
 	segment = segment_empty(arena, &some);
 	if (!segment) {
@@ -360,16 +351,28 @@ static bool segment_prefault(struct arena *arena)
 		segment = segment_empty(arena, &some);
 	}
 	if (segment) {
-		run.number = segment->number;
-		run.missing = run_mask(0, SEGMENT_PAGES);
-		segment->used |= run.missing;
+		run->number = segment->number;
+		run->pages = SEGMENT_PAGES;
+		run->missing = run_mask(0, SEGMENT_PAGES);
+		segment->used |= run->missing;
 		segment->unmapped = false;
 		segment_relink(arena, segment);
 	}
 	pthread_mutex_unlock(&arena->lock);
-	if (!segment)
-		return false;
+	return segment;
+}
 
+/* One more segment of idle pages.  Likewise. */
+static bool segment_prefault(struct arena *arena)
+{
+	enum grows grows =
+		arena->persistent ? GROWS_PERSISTENT : GROWS_EPHEMERAL;
+	struct run run = { 0 };
+
+	/* Nobody makes way for what is only likely to be of use. */
+	if (arena_may_grow(arena, grows, SEGMENT_BYTES, NEED_ROOM) ||
+	    !run_claim_empty(arena, &run))
+		return false;
 	if (segment_populate(arena, run.number, run.missing))
 		segment_punch(arena, run.number, run.missing);
 	else

@@ -300,7 +300,7 @@ unsigned int tenant_compact(struct tmem_tenant *tenant, unsigned int max)
 }
 
 /* Memory ahead for who grows, and back of who does not. */
-static unsigned int tenant_punch(struct tmem_tenant *tenant, unsigned int max)
+static unsigned int tenant_memory(struct tmem_tenant *tenant, unsigned int max)
 {
 	unsigned int done = arena_prefault(&tenant->persistent, max);
 
@@ -323,7 +323,7 @@ static unsigned int tenant_step(struct tmem_tenant *tenant, unsigned int max)
 					    unsigned int max) = {
 		tenant_clean,
 		tenant_compact,
-		tenant_punch,
+		tenant_memory,
 		tenant_recompress,
 	};
 	unsigned int done = 0, share = MAX(max / 4, 1u);
@@ -368,12 +368,6 @@ uint64_t cpu_ns(void)
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
 	return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
-
-/* Bytes that were freed after which a step has malloc give memory back. */
-#define TRIM_BUSY (8 * MIB)
-#define TRIM_IDLE (MIB / 4)
-/* While it is busy not more often than that. */
-#define TRIM_NS 100000000ull
 
 unsigned int tmem_step(struct tmem_store *store, unsigned int pages)
 {
@@ -425,6 +419,9 @@ unsigned int tenant_evict(struct tmem_tenant *tenant, unsigned int max)
 	clock_age(tenant, pages);
 	return pages;
 }
+
+/* While it is busy not more often than that. */
+#define TRIM_NS 100000000ull
 
 void store_trim(struct tmem_store *store, uint64_t bytes)
 {

@@ -272,7 +272,7 @@ void tmem_tenant_drop(struct tmem_tenant *tenant)
 		pthread_rwlock_unlock(&store->tenants_lock);
 	}
 	tenant_free(tenant);
-	store_trim(store, MIB / 4);
+	store_trim(store, TRIM_IDLE);
 }
 
 void tmem_tenant_freeze(struct tmem_tenant *tenant, bool frozen)

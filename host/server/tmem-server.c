@@ -98,7 +98,7 @@ void tmem_server_get_config(struct tmem_server *server,
 	struct tmem_limits limits = { .size = sizeof(limits) };
 
 	tmem_tenant_get_limits(c->tenant, &limits);
-	if (limits.ephemeral_max == UINT64_MAX)
+	if (limits.ephemeral_max == TMEM_KEEP_NOTHING)
 		limits.ephemeral_max = 0; /* none is kept */
 	*config = (struct virtio_tmem_config){
 		.generation = htole32(tmem_server_generation(server)),

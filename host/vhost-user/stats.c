@@ -106,8 +106,9 @@ static void print_limits(FILE *out, struct tmem_tenant *tenant)
 	print_member(out, "persistent_reserved", limits.persistent_reserved);
 	print_member(out, "persistent_max", limits.persistent_max);
 	print_member(out, "ephemeral_max",
-		     limits.ephemeral_max == UINT64_MAX ? 0
-							: limits.ephemeral_max);
+		     limits.ephemeral_max == TMEM_KEEP_NOTHING
+			     ? 0
+			     : limits.ephemeral_max);
 }
 
 static void print_vm(FILE *out, struct vm *vm)
