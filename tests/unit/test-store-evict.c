@@ -8,7 +8,7 @@
 #undef MIB
 #include "internal.h"
 
-#define ROOM (4 * MIB + MIB / 8) /* which is for the tenant */
+#define ROOM (4 * MIB + 80 * 1024) /* which are for the tenant */
 /* Some 2700 pages of that kind fit into ROOM; a tenth of them for what is new.
  */
 #define KIND  1

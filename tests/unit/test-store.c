@@ -327,7 +327,7 @@ static void ephemeral_evicts_what_is_not_used(void **state)
 	struct tmem_stats stats = { .size = sizeof(stats) };
 	struct fixture f;
 	unsigned int hits[2] = { 0, 0 };
-	const uint64_t max = 16 * MIB + MIB / 8; /* that is for the tenant */
+	const uint64_t max = 16 * MIB + 80 * 1024; /* for the tenant */
 
 	fixture_open(&f, max, 0);
 	pool_open(&f, 0, 0);
