@@ -42,6 +42,17 @@ void policy_observe(struct policy_benefit *benefit, uint64_t useful,
 	benefit->useful = useful;
 }
 
+/*
+ * The part of what it holds that can be called back.  What persistent pages have
+ * taken is not given back when the benefit changes, so for those all stores of a
+ * weight are alike: else who is refused a moment earlier than others, or says so,
+ * would take what is theirs for good.
+ */
+static double recallable(const struct policy_store *s)
+{
+	return s->held ? (double)minus(s->held, s->fixed) / (double)s->held : 0;
+}
+
 void policy_weigh(struct policy_store *stores, unsigned int num)
 {
 	double rate = 0, leased = 0, mean;
@@ -53,13 +64,13 @@ void policy_weigh(struct policy_store *stores, unsigned int num)
 	mean = leased > 0 ? rate / leased : 0;
 	for (unsigned int i = 0; i < num; i++) {
 		struct policy_store *s = &stores[i];
-		double factor = BENEFIT_ONE;
+		double factor = 1;
 
 		if (mean > 0 && s->leased)
-			factor *= s->rate / (double)s->leased / mean;
-		s->benefit = factor <= BENEFIT_MIN   ? BENEFIT_MIN
-			     : factor >= BENEFIT_MAX ? BENEFIT_MAX
-						     : (uint32_t)factor;
+			factor = s->rate / (double)s->leased / mean;
+		factor = MAX(BENEFIT_LEAST, MIN(factor, BENEFIT_MOST));
+		factor = 1 + (factor - 1) * recallable(s);
+		s->benefit = (uint32_t)(factor * BENEFIT_ONE);
 	}
 }
 

@@ -20,7 +20,7 @@
  * benefit is what the store made of its bytes lately, relative to all stores:
  * hits of pages that may be dropped, and pages that it could have used (refused,
  * or evicted and missed), for each leased byte; within 1/4 .. 4, as a guest can
- * make hits up.
+ * make hits up; and 1 as far as what the store holds cannot be called back.
  */
 #ifndef TMEM_BROKER_POLICY_H
 #define TMEM_BROKER_POLICY_H
@@ -29,9 +29,11 @@
 #include <stdint.h>
 
 /* policy_store.benefit: 1/256, within these. */
-#define BENEFIT_ONE 256u
-#define BENEFIT_MIN (BENEFIT_ONE / 4)
-#define BENEFIT_MAX (BENEFIT_ONE * 4)
+#define BENEFIT_LEAST 0.25
+#define BENEFIT_MOST  4.0
+#define BENEFIT_ONE   256u
+#define BENEFIT_MIN   (BENEFIT_ONE / 4)
+#define BENEFIT_MAX   (BENEFIT_ONE * 4)
 
 /* What a store made of its lease lately. */
 struct policy_benefit {
@@ -62,7 +64,7 @@ struct policy_store {
 void policy_observe(struct policy_benefit *benefit, uint64_t useful,
 		    uint64_t ms);
 
-/* Set each store's benefit from its rate and its lease. */
+/* Set each store's benefit from its rate, its lease, and what it holds. */
 void policy_weigh(struct policy_store *stores, unsigned int num);
 
 /*

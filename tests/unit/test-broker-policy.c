@@ -133,6 +133,29 @@ static void benefit_has_bounds(void **state)
 		assert_int_equal(s[i].benefit, BENEFIT_ONE);
 }
 
+/* What persistent pages have taken would not come back. */
+static void benefit_is_of_what_can_be_recalled(void **state)
+{
+	struct policy_store s[] = {
+		hungry(GIB, 2 * GIB, 100),
+		hungry(GIB, 2 * GIB, 100),
+	};
+
+	s[0].rate = 3;
+	s[1].rate = 1;
+	s[0].fixed = s[0].held;
+	s[1].fixed = s[1].held / 2;
+	policy_weigh(s, 2);
+	assert_int_equal(s[0].benefit, BENEFIT_ONE);
+	assert_int_equal(s[1].benefit, BENEFIT_ONE * 3 / 4);
+	/* Nor what it has not taken yet. */
+	s[0].held = s[0].fixed = 0;
+	s[1].fixed = s[1].held;
+	policy_weigh(s, 2);
+	assert_int_equal(s[0].benefit, BENEFIT_ONE);
+	assert_int_equal(s[1].benefit, BENEFIT_ONE);
+}
+
 static void benefit_is_an_average(void **state)
 {
 	struct policy_benefit benefit = { 0 };
@@ -546,6 +569,7 @@ int main(void)
 		cmocka_unit_test(who_has_enough_leaves_the_rest),
 		cmocka_unit_test(benefit_is_weight),
 		cmocka_unit_test(benefit_has_bounds),
+		cmocka_unit_test(benefit_is_of_what_can_be_recalled),
 		cmocka_unit_test(benefit_is_an_average),
 		cmocka_unit_test(idle_stays_until_somebody_wants),
 		cmocka_unit_test(small_moves_are_not_made),
