@@ -179,11 +179,14 @@ void lease_connect(struct tmem_lease *l)
 void lease_say_released(struct tmem_lease *l)
 {
 	union tmem_lease_message m;
-	uint64_t leased = MAX(l->set, l->stuck ? lease_held(l) : 0);
+	uint64_t held = lease_held(l), leased;
 
 	l->released_due = false;
+	/* By puts that were under way when the limit came down. */
+	if (held > l->set && l->set == l->target)
+		l->stuck = true;
 	/* The limit is what the store keeps to, or what it cannot get below. */
-	leased = MAX(leased, l->reserved);
+	leased = MAX(MAX(l->set, held), l->reserved);
 	if (leased > l->leased)
 		leased = l->leased;
 	tmem_lease_begin(&m, TMEM_LEASE_RELEASED);
@@ -210,7 +213,10 @@ void lease_shrink_step(struct tmem_lease *l)
 
 		lease_set_max(l, before - step);
 		after = lease_held(l);
-		l->stuck = after > l->set && after + SHRINK_STEP / 64 >= before;
+		/* The last step has given what there was, be it a part. */
+		l->stuck =
+			after > l->set && (l->set == l->target ||
+					   after + SHRINK_STEP / 64 >= before);
 	} else {
 		l->stuck = false;
 	}
