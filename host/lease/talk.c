@@ -138,6 +138,9 @@ static void say_hello(struct tmem_lease *l)
 	l->leased = MAX(l->leased, l->reserved);
 	l->target = MIN(l->target, l->leased);
 	lease_set_max(l, l->target);
+	/* Other threads put meanwhile: that is held, too. */
+	tmem_store_stats(l->store, &stats);
+	l->leased = MAX(l->leased, stats.held_bytes);
 	m.hello.flags = l->flags & TMEM_LEASE_CONFIG_KEPT ? TMEM_LEASE_KEPT : 0;
 	m.hello.reserved = l->reserved;
 	m.hello.max = l->own_max;
