@@ -100,7 +100,8 @@ struct store {
 	uint64_t reserve_until_ms;
 	uint64_t leased; /* bytes that it may hold, as it knows or will know */
 	uint64_t target; /* what a recall brings it to; else leased */
-	uint64_t deadline_ms; /* of the recall */
+	uint64_t deadline_ms;	  /* of the recall */
+	uint64_t shrink_until_ms; /* an operator's: it gets nothing before */
 	bool overdue;
 	/* For metrics: when HELLO came, and the first RECALL that is not
 	 * released; 0: there is none. */
@@ -198,6 +199,8 @@ void store_tell(struct broker *broker, struct store *store);
 void store_promised(struct store *store);
 /* Its limits, from the configuration, HELLO and the operator. */
 void store_limits(struct broker *broker, struct store *store);
+/* The configuration was read again: the operator's limits end. */
+void store_reconfigured(struct broker *broker, struct store *store);
 /* @claim, or as much of it as its process can be seen to hold. */
 uint64_t store_believed(struct broker *broker, struct store *store,
 			uint64_t claim);

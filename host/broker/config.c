@@ -7,6 +7,7 @@
  * of which it tells only by their keys.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <ini.h>
 #include <pwd.h>
@@ -14,6 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "address.h"
 #include "bytes.h"
@@ -78,9 +81,11 @@ static int read_size(struct reader *r, const char *key, const char *text,
 		     uint64_t min, uint64_t *bytes)
 {
 	if (!bytes_read(text, bytes) || *bytes > TMEM_LEASE_MAX_BYTES)
-		return mistake(r, r->line,
-			       "%s=%s: must be bytes, as in %s=256M", key, text,
-			       key);
+		return mistake(
+			r, r->line,
+			"%s=%s: must be bytes, at most %lluT, or with K, "
+			"M, G, T after the number, as in %s=256M",
+			key, text, TMEM_LEASE_MAX_BYTES >> 40, key);
 	if (*bytes < min)
 		return mistake(r, r->line, "%s=%s: must be at least %llu", key,
 			       text, (unsigned long long)min);
@@ -463,6 +468,24 @@ static void set_defaults(struct config *c)
 	c->defaults.weight = 100;
 }
 
+/* A pipe, or a device without an end, would keep us for ever.  NULL: errno. */
+static FILE *open_file(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat found;
+	FILE *file = NULL;
+
+	if (fd < 0)
+		return NULL;
+	if (fstat(fd, &found) || S_ISREG(found.st_mode))
+		file = fdopen(fd, "r");
+	else
+		errno = S_ISDIR(found.st_mode) ? EISDIR : ENOTSUP;
+	if (!file)
+		close(fd);
+	return file;
+}
+
 struct config *config_read(const char *path, char error[CONFIG_ERROR_SIZE])
 {
 	struct reader r = {
@@ -473,9 +496,10 @@ struct config *config_read(const char *path, char error[CONFIG_ERROR_SIZE])
 	int line;
 
 	*error = 0;
-	r.file = r.config ? fopen(path, "re") : NULL;
+	r.file = r.config ? open_file(path) : NULL;
 	if (!r.file) {
-		mistake(&r, 0, "cannot be read: %s", strerror(errno));
+		mistake(&r, 0, "cannot be read: %s",
+			errno == ENOTSUP ? "it is no file" : strerror(errno));
 		free(r.config);
 		return NULL;
 	}

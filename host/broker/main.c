@@ -70,10 +70,8 @@ static void reload(struct broker *b)
 		       b->options.config);
 	free(b->config);
 	b->config = config;
-	for (unsigned int i = 0; i < b->num_stores; i++) {
-		b->store[i]->set_max = b->store[i]->set_weight = 0;
-		store_limits(b, b->store[i]);
-	}
+	for (unsigned int i = 0; i < b->num_stores; i++)
+		store_reconfigured(b, b->store[i]);
 	report("%s: read again", b->options.config);
 	plan_want(b);
 }

@@ -36,7 +36,7 @@ static const char help[] =
 	"it again\n"
 	"  --socket=PATH         stores and operators connect there; default:\n"
 	"                        /run/tmem-broker/socket\n"
-	"  --socket-group=GROUP  the socket's group, which may connect\n"
+	"  --socket-group=GROUP  the socket's group, whose stores may connect\n"
 	"  --check               read the configuration file, and end\n"
 	"\n"
 	"  --help, --version\n";
@@ -51,6 +51,8 @@ static void take(struct options *o, int option, const char *value)
 
 	switch (option) {
 	case OPT_CONFIG:
+		if (!*value)
+			fatal("--config=: needs the path of a file");
 		o->config = value;
 		break;
 	case OPT_SOCKET:
@@ -87,6 +89,9 @@ void options_read(struct options *o, int argc, char **argv)
 	       -1) {
 		if (option == ':')
 			fatal("%s: needs a value", argv[optind - 1]);
+		/* Of "-ab" optind may be behind what is wrong, or not yet. */
+		if (option == '?' && optopt > 0 && optopt < 256)
+			fatal("-%c: no such option; see --help", optopt);
 		if (option == '?')
 			fatal("%s: no such option, or one without a value; see "
 			      "--help",

@@ -158,6 +158,11 @@ static void describe(struct broker *b, struct store *s, uint64_t now,
 			  (s->frozen && !b->budget.low &&
 			   s->leased >= s->reserved),
 	};
+	/* Parts of it are released on the way, and are not to come back. */
+	if (s->leased > s->target && now < s->shrink_until_ms) {
+		p->held = MIN(p->held, MAX(s->target, p->fixed));
+		p->wanted = 0;
+	}
 }
 
 /* ---------------------------------------------------------------- moving */

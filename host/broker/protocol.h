@@ -285,8 +285,8 @@ struct tmem_lease_status {
 	struct tmem_lease_header header;
 };
 
-/* Of the store named, until the configuration is read again.  Answer: DONE, or
- * REFUSED. */
+/* Of the store named, until the configuration is read again, or it or the broker
+ * is started again.  Answer: DONE, or REFUSED. */
 struct tmem_lease_limits {
 	struct tmem_lease_header header;
 	uint64_t max;	 /* bytes; 0: as it is */

@@ -175,8 +175,10 @@ static void shrink(struct broker *b, struct peer *p, struct store *s,
 	}
 	if (target < s->reserved)
 		target = s->reserved;
-	if (target < s->target)
+	if (target < s->target) {
 		plan_recall(b, s, target);
+		s->shrink_until_ms = s->deadline_ms;
+	}
 	answer_done(b, p);
 }
 

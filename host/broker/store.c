@@ -240,6 +240,18 @@ void store_limits(struct broker *b, struct store *s)
 /* ----------------------------------------------------------------- hello */
 
 /*
+ * Had it a lease of the broker before this one?  Then it has memory, and is counted
+ * whatever the configuration says now, or others would be leased the same bytes.
+ */
+static bool survives(const struct broker *b,
+		     const struct tmem_lease_hello *hello,
+		     const struct store *old)
+{
+	return b->survivors && !old &&
+	       (hello->generation || hello->held > hello->reserved);
+}
+
+/*
  * May this peer be the store of that name?  If not it was refused.  @old: who
  * has the name.
  */
@@ -247,11 +259,11 @@ static bool may_have_name(struct broker *b, struct peer *p,
 			  const struct tmem_lease_hello *hello,
 			  const struct config_vm *vm, struct store *old)
 {
-	if (!vm)
+	if (!vm && !survives(b, hello, old))
 		peer_refuse(b, p, hello->name,
 			    "'%s': there is no [vm %s] in %s, and no [default]",
 			    hello->name, hello->name, b->options.config);
-	else if (vm->has_user && p->who.uid && p->who.uid != vm->user)
+	else if (vm && vm->has_user && p->who.uid && p->who.uid != vm->user)
 		peer_refuse(b, p, hello->name,
 			    "'%s': is user %u's, and process %d is user %u's",
 			    hello->name, vm->user, p->who.pid, p->who.uid);
@@ -278,7 +290,11 @@ static bool fits_reserved(struct broker *b, const char *name, uint64_t reserved,
 	uint64_t others = reserved_sum(b) - (old ? old->reserved : 0);
 
 	*why = 0;
-	if (vm->reserved != UINT64_MAX && reserved > vm->reserved)
+	if (!vm)
+		snprintf(why, TMEM_LEASE_TEXT_SIZE,
+			 "'%s': there is no [vm %s], and no [default]", name,
+			 name);
+	else if (vm->reserved != UINT64_MAX && reserved > vm->reserved)
 		snprintf(why, TMEM_LEASE_TEXT_SIZE,
 			 "'%s': its reservation takes %llu bytes, and "
 			 "reserved=%llu is configured",
@@ -296,6 +312,18 @@ static bool fits_reserved(struct broker *b, const char *name, uint64_t reserved,
 			 name, (ull)reserved, (ull)(limit - MIN(limit, others)),
 			 (ull)limit);
 	return !*why;
+}
+
+void store_reconfigured(struct broker *b, struct store *s)
+{
+	const struct config_vm *vm = config_vm(b->config, s->name);
+	char why[TMEM_LEASE_TEXT_SIZE];
+
+	s->set_max = s->set_weight = 0;
+	store_limits(b, s);
+	if (!fits_reserved(b, s->name, s->reserved, vm, s, why))
+		report("%s: it goes on, and would be refused if it came now",
+		       why);
 }
 
 static struct store *make_store(struct broker *b, struct peer *p,
@@ -348,18 +376,35 @@ static void come_back(struct broker *b, struct store *s,
 		b->grace_until_ms = 1; /* all are back: it ends now */
 }
 
+/*
+ * The configuration has no place for a store that was there before: it keeps what
+ * it holds and gets no more, and of its reservation what is left is promised.
+ */
+static void tolerate(struct broker *b, struct store *s, const char *why)
+{
+	uint64_t others = reserved_sum(b) - s->reserved;
+	uint64_t left = b->config->limit - MIN(b->config->limit, others);
+
+	s->reserved = s->promised = MIN(s->reserved, left);
+	s->own_max = MAX(s->leased, 1);
+	report_some(&s->limiter, s->name,
+		    "was there before, and keeps its %llu bytes: %s",
+		    (ull)s->leased, why);
+}
+
 static void hello(struct broker *b, struct peer *p,
 		  const struct tmem_lease_hello *hello)
 {
 	const struct config_vm *vm = config_vm(b->config, hello->name);
 	struct store *s = store_find(b, hello->name);
-	bool known = s, returns;
+	bool known = s, returns, fits;
 	struct peer *before = s ? s->peer : NULL;
 	char why[TMEM_LEASE_TEXT_SIZE];
 
 	if (!may_have_name(b, p, hello, vm, s))
 		return;
-	if (!fits_reserved(b, hello->name, hello->reserved, vm, s, why)) {
+	fits = fits_reserved(b, hello->name, hello->reserved, vm, s, why);
+	if (!fits && !survives(b, hello, s)) {
 		peer_refuse(b, p, hello->name, "%s", why);
 		return;
 	}
@@ -398,6 +443,10 @@ static void hello(struct broker *b, struct peer *p,
 	store_limits(b, s);
 	if (returns) {
 		come_back(b, s, hello, known);
+		if (!fits) {
+			tolerate(b, s, why);
+			store_limits(b, s);
+		}
 	} else {
 		s->state = TMEM_LEASE_WAITING;
 		s->leased = s->target = s->promised = 0;

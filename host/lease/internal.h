@@ -74,6 +74,7 @@ struct tmem_lease {
 	uint64_t blocked_until;
 	/* Looked at last: growth is what came since. */
 	uint64_t last_held, last_refused;
+	bool shrunk;		       /* since then, by a recall */
 	union tmem_lease_message told; /* the last REPORT */
 	uint64_t report_at;
 	bool report_due;

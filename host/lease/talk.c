@@ -214,6 +214,7 @@ void lease_shrink_step(struct tmem_lease *l)
 	if (before > l->target) {
 		uint64_t step = MIN(before - l->target, SHRINK_STEP);
 
+		l->shrunk = true;
 		lease_set_max(l, before - step);
 		after = lease_held(l);
 		/* The last step has given what there was, be it a part. */
@@ -379,8 +380,9 @@ static void look_at_want(struct tmem_lease *l, const struct tmem_stats *stats,
 			 uint64_t now)
 {
 	uint64_t refused = stats->puts_refused_limit + stats->evictions;
-	bool grew =
-		stats->held_bytes > l->last_held || refused > l->last_refused;
+	/* What a recall evicts is not pushed out by the guest's puts. */
+	bool grew = !l->shrunk && (stats->held_bytes > l->last_held ||
+				   refused > l->last_refused);
 	uint64_t want = l->wanted;
 
 	if (grew && near_its_lease(l, stats)) {
@@ -392,6 +394,7 @@ static void look_at_want(struct tmem_lease *l, const struct tmem_stats *stats,
 			   l->want_held - l->want_held / WANT_BACK_PART) {
 		want = 0;
 	}
+	l->shrunk = false;
 	l->last_held = stats->held_bytes;
 	l->last_refused = refused;
 	want = MIN(want, l->max);

@@ -2,6 +2,7 @@
 /*
  * tmemctl: who holds how much host memory, for people
  */
+#include <fcntl.h>
 #include <limits.h>
 
 #include "options.h"
@@ -36,7 +37,9 @@ const struct command commands[] = {
 	{ "limits",
 	  "Changes what a store may have, until the broker reads its "
 	  "configuration\n"
-	  "again.  Of a QEMU's store --max is its size.\n"
+	  "again, or it or the store is started again.  Of a QEMU's store "
+	  "--max is\n"
+	  "its size.\n"
 	  "\n"
 	  "  --max=BYTES          most that it is leased; also with K, M, G, "
 	  "T\n"
@@ -44,9 +47,12 @@ const struct command commands[] = {
 	  1, 1, " NAME [--max=BYTES] [--weight=N]", ALLOW_MAX | ALLOW_WEIGHT,
 	  command_limits },
 	{ "freeze",
-	  "Leaves a store's lease as it is, but for pressure of the host.  A "
-	  "QEMU's\n"
-	  "store takes no page then: its guest waits where it swaps out.\n",
+	  "Leaves a store's lease as it is, but for pressure of the host, "
+	  "until "
+	  "'thaw',\n"
+	  "or until the broker or the store is started again.  A QEMU's store "
+	  "takes no\n"
+	  "page then: its guest waits where it swaps out.\n",
 	  1, 1, " NAME", 0, command_freeze },
 	{ "thaw", "Ends what freeze began.\n", 1, 1, " NAME", 0, command_thaw },
 	{ "shrink",
@@ -66,6 +72,10 @@ int main(int argc, char **argv)
 	static struct options options;
 	int status;
 
+	/* A socket is not to be what is printed to. */
+	for (int fd = 0; fd <= 2; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			open("/dev/null", O_RDWR);
 	options_read(&options, argc, argv);
 	status = options.command->run(&options);
 	/* A full disk is no success. */

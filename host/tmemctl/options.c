@@ -253,9 +253,13 @@ void options_read(struct options *o, int argc, char **argv)
 	       -1) {
 		if (option == ':')
 			misuse("%s: needs a value", argv[optind - 1]);
+		/* Of "-ab" optind may be behind what is wrong, or not yet. */
+		if (option == '?' && optopt > 0 && optopt < 256)
+			misuse("-%c: no such option; see --help", optopt);
 		if (option == '?')
 			misuse("%s: no such option, or one without a value; "
-			       "see --help",
+			       "see "
+			       "--help",
 			       argv[optind - 1]);
 		take(o, option, optarg, &given, &want_help);
 	}

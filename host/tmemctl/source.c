@@ -32,7 +32,7 @@ static const char *mend_of(int error, const char *mend)
 	switch (error) {
 	case EACCES:
 	case EPERM:
-		return "become root, or a member of the socket's group";
+		return "become root";
 	case EPROTOTYPE:
 		return "that is another kind of socket: is the option the "
 		       "right one?";

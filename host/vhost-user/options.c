@@ -399,6 +399,9 @@ void options_read(struct options *o, int argc, char **argv)
 	       -1) {
 		if (option == ':')
 			fatal("%s: needs a value", argv[optind - 1]);
+		/* Of "-ab" optind may be behind what is wrong, or not yet. */
+		if (option == '?' && optopt > 0 && optopt < 256)
+			fatal("-%c: no such option; see --help", optopt);
 		if (option == '?')
 			fatal("%s: no such option, or one without a value; see "
 			      "--help",
