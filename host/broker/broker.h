@@ -31,7 +31,9 @@
 #include "report.h"
 
 /* Connections, and so stores. */
-#define MAX_PEERS 1024
+#define MAX_STORES 1024
+/* ... those who have said nothing yet, and some for operators. */
+#define MAX_PEERS (MAX_STORES + MAX_HALF_OPEN + 16)
 /* Connections that have not said who they are; the oldest makes way. */
 #define MAX_HALF_OPEN 128
 #define HALF_OPEN_MS  5000
@@ -143,11 +145,13 @@ struct broker {
 	uint64_t generation;
 	struct peer *peer[MAX_PEERS];
 	unsigned int num_peers, num_half_open;
-	struct store *store[MAX_PEERS]; /* by name */
+	struct store *store[MAX_STORES]; /* by name */
 	unsigned int num_stores;
 	/* After a restart: until then nothing is granted; 0: not so. */
 	uint64_t grace_until_ms;
-	unsigned int survivors; /* stores that have not come back yet */
+	/* Stores that have not come back yet, of the broker of that generation. */
+	unsigned int survivors;
+	uint64_t their_generation;
 	struct policy_budget budget;
 	struct policy_backoff backoff;
 	uint64_t budget_ms; /* when it was looked at */
@@ -190,6 +194,8 @@ uint64_t peers_tick(struct broker *broker, uint64_t now);
 struct store *store_find(struct broker *broker, const char *name);
 void store_message(struct broker *broker, struct peer *peer,
 		   const union tmem_lease_message *message);
+/* What the next broker is to wait for is noted. */
+void stores_note(struct broker *broker);
 /* Its connection has ended. */
 void store_lost(struct broker *broker, struct store *store);
 void store_remove(struct broker *broker, struct store *store);

@@ -159,11 +159,23 @@ static int read_group(struct reader *r, const char *text)
 
 /* ------------------------------------------------------------------ keys */
 
-enum { LIMIT, HEADROOM, CHUNK, GRACE, REPORT, MEMINFO, PSI, PROC, CGROUP };
+enum {
+	LIMIT,
+	HEADROOM,
+	CHUNK,
+	GRACE,
+	REPORT,
+	PROCESS_STORES,
+	MEMINFO,
+	PSI,
+	PROC,
+	CGROUP,
+};
 
-static const char *const host_key[] = { "limit",    "headroom",	 "chunk",
-					"grace-ms", "report-ms", "meminfo",
-					"psi",	    "proc",	 "cgroup" };
+static const char *const host_key[] = {
+	"limit",	  "headroom", "chunk", "grace-ms", "report-ms",
+	"process-stores", "meminfo",  "psi",   "proc",	   "cgroup",
+};
 
 enum { RESERVED, MAX_KEY, WEIGHT, USER };
 
@@ -186,6 +198,12 @@ static int host_value(struct reader *r, int key, const char *name,
 		return read_ms(r, name, text, 600000, &c->grace_ms);
 	case REPORT:
 		return read_ms(r, name, text, 60000, &c->report_ms);
+	case PROCESS_STORES:
+		if (!number_read(text, 1, CONFIG_MAX_VMS, &c->process_stores))
+			return mistake(r, r->line,
+				       "%s=%s: must be a number from 1 to %u",
+				       name, text, CONFIG_MAX_VMS);
+		return 1;
 	case MEMINFO:
 		return read_path(r, name, text, c->meminfo);
 	case PSI:
@@ -205,7 +223,7 @@ static int vm_value(struct reader *r, int key, const char *name,
 
 	switch (key) {
 	case RESERVED:
-		return read_size(r, name, text, 0, &vm->reserved);
+		return read_size(r, name, text, 1, &vm->reserved);
 	case MAX_KEY:
 		return read_size(r, name, text, 1, &vm->max);
 	case WEIGHT:
@@ -232,9 +250,9 @@ static int metrics_value(struct reader *r, int key, const char *name,
 }
 
 static const struct section
-	host_section = { host_key, 9,
+	host_section = { host_key, 10,
 			 "limit, headroom, chunk, grace-ms, report-ms, "
-			 "meminfo, psi, proc, cgroup",
+			 "process-stores, meminfo, psi, proc, cgroup",
 			 host_value },
 	metrics_section = { metrics_key, 2, "listen, group", metrics_value },
 	vm_section = { vm_key, 4, "reserved, max, weight, user", vm_value };
@@ -460,6 +478,8 @@ static void set_defaults(struct config *c)
 	/* Longer than stores wait until they connect again. */
 	c->grace_ms = 10000;
 	c->report_ms = 250;
+	/* More than a VM has devices. */
+	c->process_stores = 16;
 	strcpy(c->meminfo, "/proc/meminfo");
 	strcpy(c->psi, "/proc/pressure/memory");
 	strcpy(c->proc, "/proc");
@@ -486,6 +506,24 @@ static FILE *open_file(const char *path)
 	return file;
 }
 
+/* fgets(3) and libinih pass over these, or take them for something else. */
+static void check_bytes(struct reader *r)
+{
+	unsigned int line = 1;
+	int c;
+
+	while ((c = getc(r->file)) != EOF) {
+		if (c == 0xef && line == 1 && ftell(r->file) == 1)
+			mistake(r, line,
+				"begins with a byte order mark: save "
+				"it without");
+		else if ((c < ' ' || c == 127) && !strchr("\t\r\n", c ? c : 1))
+			mistake(r, line, "has a byte %d, which is no text", c);
+		line += c == '\n';
+	}
+	rewind(r->file);
+}
+
 struct config *config_read(const char *path, char error[CONFIG_ERROR_SIZE])
 {
 	struct reader r = {
@@ -504,6 +542,7 @@ struct config *config_read(const char *path, char error[CONFIG_ERROR_SIZE])
 		return NULL;
 	}
 	set_defaults(r.config);
+	check_bytes(&r);
 	line = ini_parse_stream(read_line, &r, take, &r);
 	if (ferror(r.file))
 		mistake(&r, 0, "cannot be read: %s", strerror(errno));

@@ -34,6 +34,7 @@ struct config {
 	uint64_t chunk;
 	uint64_t grace_ms;
 	uint64_t report_ms;
+	uint64_t process_stores; /* most that one process may have */
 	/* Where the kernel tells of memory; for tests, others. */
 	char meminfo[CONFIG_PATH_SIZE];
 	char psi[CONFIG_PATH_SIZE];

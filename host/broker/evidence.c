@@ -3,6 +3,7 @@
  * What a process can be seen to hold
  */
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -198,6 +199,13 @@ uint64_t evidence_bytes(const char *proc, const char *cgroup, pid_t pid)
 	if (in_process == UINT64_MAX)
 		return in_cgroup ? in_cgroup : UINT64_MAX;
 	return in_cgroup > in_process ? in_cgroup : in_process;
+}
+
+bool evidence_lives(int pidfd)
+{
+	struct pollfd poll_fd = { .fd = pidfd, .events = POLLIN };
+
+	return pidfd >= 0 && !poll(&poll_fd, 1, 0);
 }
 
 int evidence_pidfd(int socket, pid_t pid)

@@ -28,5 +28,7 @@ uint64_t evidence_room(const char *proc, const char *cgroup, pid_t pid);
 
 /* A descriptor that polls readable when the socket's peer ends; -1: none. */
 int evidence_pidfd(int socket, pid_t pid);
+/* Is it one, of a process that lives? */
+bool evidence_lives(int pidfd);
 
 #endif /* TMEM_BROKER_EVIDENCE_H */

@@ -21,6 +21,7 @@
 static char lock_path[PATH_SIZE];
 static int lock_fd = -1;
 static unsigned int noted;
+static uint64_t noted_generation;
 
 /* Is what we have locked what others would find at its path? */
 static int is_current(int fd)
@@ -65,22 +66,27 @@ static void make_way(const char *path)
 	unlink(path);
 }
 
-static unsigned int read_survivors(void)
+static unsigned int read_survivors(uint64_t *generation)
 {
-	char text[16] = "";
+	char text[40] = "", *end;
+	unsigned int stores;
 
 	if (pread(lock_fd, text, sizeof(text) - 1, 0) < 0)
 		return 0;
-	return strtoul(text, NULL, 10);
+	stores = strtoul(text, &end, 10);
+	*generation = strtoull(end, NULL, 16);
+	return stores;
 }
 
-int listen_open(const char *path, const char *group, unsigned int *survivors)
+int listen_open(const char *path, const char *group, unsigned int *survivors,
+		uint64_t *generation)
 {
 	char why[200];
 	int fd;
 
 	lock(path);
-	*survivors = noted = read_survivors();
+	*survivors = noted = read_survivors(generation);
+	noted_generation = *generation;
 	make_way(path);
 	fd = listen_at(path, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
 		       group, BACKLOG, why, sizeof(why));
@@ -89,23 +95,25 @@ int listen_open(const char *path, const char *group, unsigned int *survivors)
 	return fd;
 }
 
-void listen_note(unsigned int stores)
+void listen_note(unsigned int stores, uint64_t generation)
 {
-	char text[16];
+	char text[40];
 	int length;
 
-	if (lock_fd < 0 || stores == noted)
+	if (lock_fd < 0 || (stores == noted && generation == noted_generation))
 		return;
 	noted = stores;
+	noted_generation = generation;
 	/* Always of one length: there is never a part of another number. */
-	length = snprintf(text, sizeof(text), "%010u\n", stores);
+	length = snprintf(text, sizeof(text), "%010u %016llx\n", stores,
+			  (unsigned long long)generation);
 	if (pwrite(lock_fd, text, length, 0) != length)
 		report("%s: cannot be written: %s", lock_path, strerror(errno));
 }
 
-void listen_close(const char *path, unsigned int stores)
+void listen_close(const char *path, unsigned int stores, uint64_t generation)
 {
-	listen_note(stores);
+	listen_note(stores, generation);
 	unlink(path);
 	if (!stores)
 		unlink(lock_path);

@@ -133,7 +133,7 @@ static void open_trigger(struct broker *b)
 static void open_socket(struct broker *b)
 {
 	b->listen_fd = listen_open(b->options.socket, b->options.socket_group,
-				   &b->survivors);
+				   &b->survivors, &b->their_generation);
 	b->listen_watch.ready = peer_accept;
 	if (!broker_watch(b, &b->listen_watch, b->listen_fd, EPOLLIN, true))
 		fatal("epoll: %s", strerror(errno));
@@ -245,7 +245,7 @@ int main(int argc, char **argv)
 	metrics_init();
 	run(b);
 	http_close();
-	listen_close(b->options.socket, with_leases(b));
+	listen_close(b->options.socket, with_leases(b), b->generation);
 	while (b->num_peers) {
 		/* Their stores' leases are for the next broker to learn of. */
 		b->peer[0]->store = NULL;

@@ -64,7 +64,10 @@ void peer_close(struct broker *b, struct peer *p)
 
 static struct limiter *limiter_of(struct broker *b, struct peer *p)
 {
-	return p->store ? &p->store->limiter : &b->limiter;
+	/* One that only waits is gone with its connection. */
+	return p->store && p->store->state != TMEM_LEASE_WAITING
+		       ? &p->store->limiter
+		       : &b->limiter;
 }
 
 /* For people: a name is a claim until it was allowed. */

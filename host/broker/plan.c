@@ -138,7 +138,7 @@ static uint64_t useful(struct store *s)
 static void describe(struct broker *b, struct store *s, uint64_t now,
 		     struct policy_store *p)
 {
-	uint64_t held = held_of(b, s);
+	uint64_t held = held_of(b, s), fixed = MIN(s->report.fixed, held);
 
 	policy_observe(&s->benefit, useful(s), now - s->observed_ms);
 	s->observed_ms = now;
@@ -147,14 +147,15 @@ static void describe(struct broker *b, struct store *s, uint64_t now,
 		/* What its cgroup does not let it hold others can use. */
 		.max = MIN(s->max, store_fits(b, s, held, now)),
 		.leased = s->leased,
-		.pending = s->target,
+		/* What will not come pays for nothing: others are asked. */
+		.pending = s->overdue ? s->leased : MAX(s->target, fixed),
 		.held = held,
-		.fixed = MIN(s->report.fixed, held),
+		.fixed = fixed,
 		.wanted = s->wanted,
 		.weight = s->weight,
 		.rate = s->benefit.rate,
 		/* Whom nobody can tell has what it has. */
-		.frozen = s->state == TMEM_LEASE_ABSENT ||
+		.frozen = s->state == TMEM_LEASE_ABSENT || s->overdue ||
 			  (s->frozen && !b->budget.low &&
 			   s->leased >= s->reserved),
 	};
@@ -169,10 +170,16 @@ static void describe(struct broker *b, struct store *s, uint64_t now,
 
 void plan_recall(struct broker *b, struct store *s, uint64_t target)
 {
+	uint64_t more = s->target - MIN(target, s->target);
+
 	s->target = MAX(target, s->reserved);
 	s->serial++;
-	s->deadline_ms = now_ms() + RECALL_MS +
-			 ((s->leased - s->target) >> RECALL_MS_SHIFT);
+	/* One that is under way gets time for what is more, and no new second. */
+	if (s->recalled_ms && s->deadline_ms)
+		s->deadline_ms += more >> RECALL_MS_SHIFT;
+	else
+		s->deadline_ms = now_ms() + RECALL_MS +
+				 ((s->leased - s->target) >> RECALL_MS_SHIFT);
 	b->counters.recalls++;
 	if (!s->recalled_ms)
 		s->recalled_ms = now_ms();
@@ -193,6 +200,8 @@ static void grant(struct broker *b, struct store *s, uint64_t leased)
 	if (s->state == TMEM_LEASE_WAITING) {
 		s->state = TMEM_LEASE_ADMITTED;
 		s->say = TMEM_LEASE_WELCOME;
+		/* Before it is told: we may be killed in between. */
+		stores_note(b);
 	} else if (s->say != TMEM_LEASE_WELCOME) {
 		s->say = TMEM_LEASE_GRANT;
 	}
@@ -228,12 +237,11 @@ static double filled(const struct store *s, const struct policy_store *p)
 	       ((double)p->weight * p->benefit);
 }
 
-/* Whole chunks of what policy gives it, as far as there is room. */
-static uint64_t growth(struct broker *b, const struct store *s,
-		       const struct policy_store *p)
+/* Whole chunks of what policy gives it, as far as there is room: @left. */
+static uint64_t growth(const struct broker *b, const struct store *s,
+		       const struct policy_store *p, uint64_t left)
 {
-	uint64_t most = MIN(b->budget.budget, b->config->limit);
-	uint64_t left = room(b, most), bytes;
+	uint64_t bytes;
 
 	/* One that lacks some of its reservation has all of it, or waits. */
 	if (s->state != TMEM_LEASE_ADMITTED || p->target <= s->leased ||
@@ -248,11 +256,14 @@ static uint64_t growth(struct broker *b, const struct store *s,
 /* Who has least for its weight is first. */
 static void grant_all(struct broker *b, struct policy_store *p)
 {
+	const uint64_t most = MIN(b->budget.budget, b->config->limit);
+
 	for (;;) {
 		unsigned int next = b->num_stores;
+		uint64_t left = room(b, most);
 
 		for (unsigned int i = 0; i < b->num_stores; i++)
-			if (growth(b, b->store[i], &p[i]) &&
+			if (growth(b, b->store[i], &p[i], left) &&
 			    (next == b->num_stores ||
 			     filled(b->store[i], &p[i]) <
 				     filled(b->store[next], &p[next])))
@@ -261,7 +272,7 @@ static void grant_all(struct broker *b, struct policy_store *p)
 			return;
 		grant(b, b->store[next],
 		      b->store[next]->leased +
-			      growth(b, b->store[next], &p[next]));
+			      growth(b, b->store[next], &p[next], left));
 	}
 }
 
@@ -294,7 +305,7 @@ static void watch_relief(struct broker *b, uint64_t now)
 
 static void make_plan(struct broker *b, uint64_t now)
 {
-	static struct policy_store p[MAX_PEERS];
+	static struct policy_store p[MAX_STORES];
 	unsigned int num = b->num_stores;
 	uint64_t budget;
 
@@ -340,7 +351,6 @@ static bool in_grace(struct broker *b, uint64_t now)
 
 uint64_t plan_tick(struct broker *b, uint64_t now)
 {
-	unsigned int admitted = 0;
 	uint64_t next;
 
 	if (in_grace(b, now))
@@ -355,8 +365,6 @@ uint64_t plan_tick(struct broker *b, uint64_t now)
 	b->plan_wanted = false;
 	b->planned_ms = now;
 	make_plan(b, now);
-	for (unsigned int i = 0; i < b->num_stores; i++)
-		admitted += b->store[i]->state != TMEM_LEASE_WAITING;
-	listen_note(admitted);
+	stores_note(b);
 	return now + (b->plan_wanted ? PLAN_MS : LOOK_MOST_MS);
 }

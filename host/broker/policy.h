@@ -19,8 +19,9 @@
  *
  * benefit is what the store made of its bytes lately, relative to all stores:
  * hits of pages that may be dropped, and pages that it could have used (refused,
- * or evicted and missed), for each leased byte; within 1/4 .. 4, as a guest can
- * make hits up; and 1 as far as what the store holds cannot be called back.
+ * or evicted and missed), for each leased byte; within 1/2 .. 2, as a guest can
+ * make hits up, and what one gains others lose: a factor of 4 between two; and 1
+ * as far as what the store holds cannot be called back.
  */
 #ifndef TMEM_BROKER_POLICY_H
 #define TMEM_BROKER_POLICY_H
@@ -29,11 +30,11 @@
 #include <stdint.h>
 
 /* policy_store.benefit: 1/256, within these. */
-#define BENEFIT_LEAST 0.25
-#define BENEFIT_MOST  4.0
+#define BENEFIT_LEAST 0.5
+#define BENEFIT_MOST  2.0
 #define BENEFIT_ONE   256u
-#define BENEFIT_MIN   (BENEFIT_ONE / 4)
-#define BENEFIT_MAX   (BENEFIT_ONE * 4)
+#define BENEFIT_MIN   (BENEFIT_ONE / 2)
+#define BENEFIT_MAX   (BENEFIT_ONE * 2)
 
 /* What a store made of its lease lately. */
 struct policy_benefit {

@@ -22,8 +22,10 @@
 
 /*
  * A line about what somebody did, @who: ten a minute for each limiter, the last
- * of which says that there will be no more.
+ * of which says that there will be no more, and LINES_OF_ALL in all.
  */
+#define LINES_OF_ALL 200u
+
 void report_some(struct limiter *limiter, const char *who, const char *format,
 		 ...) __attribute__((format(printf, 3, 4)));
 

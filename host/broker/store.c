@@ -47,7 +47,7 @@ uint64_t reserved_sum(const struct broker *b)
 }
 
 /* Those that the next broker is to wait for. */
-static void note_stores(struct broker *b)
+void stores_note(struct broker *b)
 {
 	unsigned int admitted = 0;
 
@@ -55,7 +55,7 @@ static void note_stores(struct broker *b)
 		admitted += b->store[i]->state != TMEM_LEASE_WAITING;
 	/* While some have not come back, they are those. */
 	if (!b->grace_until_ms)
-		listen_note(admitted);
+		listen_note(admitted, b->generation);
 }
 
 /* -------------------------------------------------------------- evidence */
@@ -175,7 +175,7 @@ void store_remove(struct broker *b, struct store *s)
 		peer->store = NULL;
 		peer_close(b, peer);
 	}
-	note_stores(b);
+	stores_note(b);
 	plan_want(b);
 }
 
@@ -209,6 +209,7 @@ void store_lost(struct broker *b, struct store *s)
 	s->say_agreed = false;
 	/* What it waits for it will ask for again. */
 	s->reserved = s->promised;
+	store_limits(b, s);
 	/* Nobody knows whether it has heard of a recall. */
 	s->target = s->leased;
 	s->deadline_ms = s->recalled_ms = 0;
@@ -238,6 +239,36 @@ void store_limits(struct broker *b, struct store *s)
 }
 
 /* ----------------------------------------------------------------- hello */
+
+/* Stores of a process; one of another PID namespace has no number here. */
+static unsigned int stores_of(const struct broker *b, pid_t pid)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; pid > 0 && i < b->num_stores; i++)
+		n += b->store[i]->who.pid == pid && !b->store[i]->ended;
+	return n;
+}
+
+/*
+ * Is there a place for another?  One process must not have them all.  If not it was
+ * refused.
+ */
+static bool has_place(struct broker *b, struct peer *p, const char *name)
+{
+	if (b->num_stores == MAX_STORES)
+		peer_refuse(b, p, name,
+			    "'%s': there are %u stores, and no more are taken",
+			    name, MAX_STORES);
+	else if (stores_of(b, p->who.pid) >= b->config->process_stores)
+		peer_refuse(b, p, name,
+			    "'%s': process %d has %llu stores; see "
+			    "process-stores= in [host]",
+			    name, p->who.pid, (ull)b->config->process_stores);
+	else
+		return true;
+	return false;
+}
 
 /*
  * Had it a lease of the broker before this one?  Then it has memory, and is counted
@@ -304,6 +335,11 @@ static bool fits_reserved(struct broker *b, const char *name, uint64_t reserved,
 			 "'%s': its reservation takes %llu bytes, and max=%llu "
 			 "is configured",
 			 name, (ull)reserved, (ull)vm->max);
+	else if (old && old->set_max && reserved > old->set_max)
+		snprintf(why, TMEM_LEASE_TEXT_SIZE,
+			 "'%s': its reservation takes %llu bytes, and an "
+			 "operator has set max=%llu",
+			 name, (ull)reserved, (ull)old->set_max);
 	else if (reserved > limit || others > limit - reserved)
 		snprintf(why, TMEM_LEASE_TEXT_SIZE,
 			 "'%s': its reservation takes %llu bytes, and %llu are "
@@ -343,13 +379,14 @@ static struct store *make_store(struct broker *b, struct peer *p,
 	return s;
 }
 
-static void take_process(struct broker *b, struct store *s, struct peer *p)
+static void take_process(struct broker *b, struct store *s, struct peer *p,
+			 int pidfd)
 {
 	if (s->pidfd >= 0)
 		close(s->pidfd);
 	s->who = p->who;
 	s->ended = false;
-	s->pidfd = evidence_pidfd(p->fd, p->who.pid);
+	s->pidfd = pidfd;
 	if (s->pidfd >= 0)
 		broker_watch(b, &s->watch, s->pidfd, EPOLLIN, true);
 }
@@ -372,7 +409,18 @@ static void come_back(struct broker *b, struct store *s,
 	s->state = TMEM_LEASE_ADMITTED;
 	s->say = TMEM_LEASE_WELCOME;
 	s->serial++;
-	if (b->survivors && !known && !--b->survivors)
+}
+
+/*
+ * Who knows the last broker's generation had a lease of it; one for each process,
+ * or one could end the time in which the others come back.
+ */
+static void survivor_is_back(struct broker *b,
+			     const struct tmem_lease_hello *hello)
+{
+	if (!b->survivors || hello->generation != b->their_generation)
+		return;
+	if (!--b->survivors)
 		b->grace_until_ms = 1; /* all are back: it ends now */
 }
 
@@ -397,7 +445,8 @@ static void hello(struct broker *b, struct peer *p,
 {
 	const struct config_vm *vm = config_vm(b->config, hello->name);
 	struct store *s = store_find(b, hello->name);
-	bool known = s, returns, fits;
+	bool known = s, returns, fits, first;
+	int pidfd;
 	struct peer *before = s ? s->peer : NULL;
 	char why[TMEM_LEASE_TEXT_SIZE];
 
@@ -408,10 +457,21 @@ static void hello(struct broker *b, struct peer *p,
 		peer_refuse(b, p, hello->name, "%s", why);
 		return;
 	}
+	if (!s && !has_place(b, p, hello->name))
+		return;
+	/* Of a dead one nothing can be seen, and its end was before. */
+	pidfd = evidence_pidfd(p->fd, p->who.pid);
+	if (p->who.pid > 0 && !evidence_lives(pidfd)) {
+		peer_refuse(b, p, hello->name, "'%s': process %d has ended",
+			    hello->name, p->who.pid);
+		close(pidfd);
+		return;
+	}
 	if (!s)
 		s = make_store(b, p, hello);
 	if (!s) {
 		peer_fail(b, p, "out of memory");
+		close(pidfd);
 		return;
 	}
 	/* The same store again: the first connection is no more. */
@@ -437,12 +497,15 @@ static void hello(struct broker *b, struct peer *p,
 	s->wanted = 0;
 	s->say_agreed = false;
 	s->backoff = 0;
-	take_process(b, s, p);
+	first = !stores_of(b, p->who.pid);
+	take_process(b, s, p, pidfd);
 	s->evidence_ms = 0;
 	s->room_ms = 0;
 	store_limits(b, s);
 	if (returns) {
 		come_back(b, s, hello, known);
+		if (!known && first)
+			survivor_is_back(b, hello);
 		if (!fits) {
 			tolerate(b, s, why);
 			store_limits(b, s);
@@ -452,7 +515,7 @@ static void hello(struct broker *b, struct peer *p,
 		s->leased = s->target = s->promised = 0;
 		s->until_ms = now_ms() + WAITING_MS + b->config->grace_ms;
 	}
-	note_stores(b);
+	stores_note(b);
 	plan_want(b);
 	store_tell(b, s);
 }

@@ -17,10 +17,11 @@ struct limiter {
 };
 
 /*
- * What the next line ends with; NULL: it is not to be said.  @now_ms:
- * CLOCK_MONOTONIC.
+ * What the next line ends with, of @most a minute; NULL: it is not to be said.
+ * @now_ms: CLOCK_MONOTONIC.
  */
-static inline const char *limiter_next(struct limiter *limiter, uint64_t now_ms)
+static inline const char *limiter_next_of(struct limiter *limiter,
+					  unsigned int most, uint64_t now_ms)
 {
 	uint64_t minute = now_ms / 60000 + 1;
 
@@ -28,11 +29,14 @@ static inline const char *limiter_next(struct limiter *limiter, uint64_t now_ms)
 		limiter->minute = minute;
 		limiter->lines = 0;
 	}
-	if (limiter->lines == LINES_A_MINUTE)
+	if (limiter->lines == most)
 		return NULL;
-	return ++limiter->lines < LINES_A_MINUTE
-		       ? ""
-		       : " (more is not said this minute)";
+	return ++limiter->lines < most ? "" : " (more is not said this minute)";
+}
+
+static inline const char *limiter_next(struct limiter *limiter, uint64_t now_ms)
+{
+	return limiter_next_of(limiter, LINES_A_MINUTE, now_ms);
 }
 
 #endif /* TMEM_DAEMON_LIMITER_H */

@@ -196,7 +196,8 @@ class Broker:
     """A tmem-broker with files of its own that stand for those of the kernel."""
 
     def __init__(self, *options, limit="1G", chunk="1M", grace=1000, default="", more="",
-                 host="", real=False, start=True, program=None, headroom=0, report=20):
+                 host="", real=False, start=True, program=None, headroom=0, report=20,
+                 stores="process-stores=1024\n"):
         self.folder = tempfile.TemporaryDirectory(prefix="tmem-broker-")
         at = self.folder.name
         self.socket, self.config_path = f"{at}/socket", f"{at}/config"
@@ -206,7 +207,7 @@ class Broker:
         self.stalls(0)
         fake = "" if real else f"meminfo={at}/meminfo\npsi={at}/psi\nproc={at}/proc\n" \
             f"cgroup={at}/cgroup\n"
-        self.head = f"chunk={chunk}\ngrace-ms={grace}\nreport-ms={report}\n" \
+        self.head = f"chunk={chunk}\ngrace-ms={grace}\nreport-ms={report}\n{stores}" \
             f"headroom={headroom}\n{fake}{host}"
         self.tail = f"[default]\n{default}\n{more}\n"
         self.configure(limit)
