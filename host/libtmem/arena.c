@@ -162,7 +162,7 @@ static int region_map(struct arena *arena, unsigned int index)
 		store_free(store, region);
 		return -ENOMEM;
 	}
-	pthread_mutex_lock(&arena->lock);
+	arena_lock(arena);
 	if (!arena->region[index]) {
 		arena->region[index] = region;
 		atomic_fetch_add(&arena->index_bytes, sizeof(*region));
@@ -181,7 +181,7 @@ static bool region_mapped(struct arena *arena, unsigned int index)
 {
 	bool mapped;
 
-	pthread_mutex_lock(&arena->lock);
+	arena_lock(arena);
 	mapped = arena->region[index];
 	pthread_mutex_unlock(&arena->lock);
 	return mapped;
@@ -222,7 +222,7 @@ int group_make(struct arena *arena, uint32_t first)
 		return -ENOMEM;
 	group_init(group, first);
 
-	pthread_mutex_lock(&arena->lock);
+	arena_lock(arena);
 	if (arena->num_segments != first) {
 		/* Another thread was faster. */
 		pthread_mutex_unlock(&arena->lock);
@@ -255,7 +255,7 @@ int group_add(struct arena *arena, enum need need)
 	uint32_t first;
 	int error;
 
-	pthread_mutex_lock(&arena->lock);
+	arena_lock(arena);
 	first = arena->num_segments;
 	pthread_mutex_unlock(&arena->lock);
 	if (first >= SEGMENT_MAX)
@@ -393,7 +393,7 @@ static int slot_alloc(struct arena *arena, uint32_t length, enum need need,
 		bool taken;
 		int error;
 
-		pthread_mutex_lock(&arena->lock);
+		arena_lock(arena);
 		taken = slot_take(arena, class, length, chunk);
 		pthread_mutex_unlock(&arena->lock);
 		if (taken)
@@ -419,7 +419,7 @@ int arena_alloc_if_room(struct arena *arena, uint32_t length,
 
 void arena_abort(struct arena *arena, struct chunk *chunk)
 {
-	pthread_mutex_lock(&arena->lock);
+	arena_lock(arena);
 	slot_release(arena, chunk->span, chunk->index);
 	pthread_mutex_unlock(&arena->lock);
 }
@@ -455,7 +455,7 @@ static struct slot *slot_of(struct arena *arena, tmem_handle handle)
 
 void arena_free(struct arena *arena, tmem_handle handle)
 {
-	pthread_mutex_lock(&arena->lock);
+	arena_lock(arena);
 	slot_release(arena, handle_span(arena, handle),
 		     handle_slot(handle) & 0xfff);
 	pthread_mutex_unlock(&arena->lock);
@@ -494,7 +494,7 @@ void arena_prefetch_slot(struct arena *arena, tmem_handle handle)
 void arena_move_leaf(struct arena *arena, const struct tmem_leaf *old,
 		     struct tmem_leaf *leaf)
 {
-	pthread_mutex_lock(&arena->lock);
+	arena_lock(arena);
 	for (unsigned int i = 0; i < old->capacity; i++) {
 		tmem_handle handle = atomic_load(&leaf->word[i]);
 

@@ -119,7 +119,8 @@ struct arena {
 	struct tmem_tenant *tenant;
 	bool persistent;
 	int fd;
-	pthread_mutex_t lock;
+	pthread_mutex_t lock; /* arena_lock(), arena_let_in() */
+	atomic_uint waiting;  /* for it */
 	struct size_class class[CLASSES];
 	struct region *region[REGION_MAX]; /* set once */
 	uint32_t num_segments;		   /* that have descriptors */
@@ -139,6 +140,34 @@ struct arena {
 	/* Held bytes: pages populated; descriptors of spans; all the rest. */
 	atomic_uint_fast64_t populated_bytes, span_bytes, index_bytes;
 };
+
+static inline void cpu_relax(void)
+{
+#ifdef __x86_64__
+	__builtin_ia32_pause();
+#endif
+}
+
+/*
+ * Lock it; who packs sees that somebody waits, and lets go between two spans.  A
+ * thread that sleeps takes longer to wake up than a span to pack: look for that long,
+ * some 20 us, before.
+ */
+#define LOCK_LOOKS 400
+static inline void arena_lock(struct arena *arena)
+{
+	if (!pthread_mutex_trylock(&arena->lock))
+		return;
+	atomic_fetch_add(&arena->waiting, 1);
+	for (unsigned int i = 0; i < LOCK_LOOKS; i++) {
+		cpu_relax();
+		if (!pthread_mutex_trylock(&arena->lock))
+			goto locked;
+	}
+	pthread_mutex_lock(&arena->lock);
+locked:
+	atomic_fetch_sub(&arena->waiting, 1);
+}
 
 /* A place for a page's bytes, not yet published. */
 struct chunk {

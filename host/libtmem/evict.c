@@ -143,7 +143,7 @@ bool evict_lost(struct tmem_pool *pool, uint32_t seed, uint64_t index)
 	/* Most misses are of stores that have room. */
 	if (!atomic_load_explicit(&pool->count.evictions, memory_order_relaxed))
 		return false;
-	pthread_mutex_lock(&arena->lock);
+	arena_lock(arena);
 	ghost = ghost_of(arena, key);
 	lost = ghost &&
 	       word_forget(ghost_word(ghost->lost, LOST_WORDS, key), mark);
@@ -185,7 +185,7 @@ unsigned int evict_queue(struct tmem_object *object, uint64_t index,
 	if (handle_has_chunk(old) &&
 	    old & (HANDLE_VISITED | HANDLE_MAIN | HANDLE_TAKEN))
 		return QUEUE_MAIN;
-	pthread_mutex_lock(&arena->lock);
+	arena_lock(arena);
 	if (list_empty(&arena->spans[QUEUE_SMALL]) &&
 	    list_empty(&arena->spans[QUEUE_MAIN]))
 		arena->has_evicted = false;
@@ -205,7 +205,7 @@ void evict_note_taken(struct tmem_object *object, uint64_t index)
 	struct arena *arena = object->pool->arena;
 	uint64_t key = ghost_key(object, index);
 
-	pthread_mutex_lock(&arena->lock);
+	arena_lock(arena);
 	ghost_add(arena, key, true);
 	pthread_mutex_unlock(&arena->lock);
 }
@@ -326,7 +326,7 @@ uint64_t arena_evict(struct arena *arena, uint64_t bytes)
 		unsigned int pages;
 		struct span *span;
 
-		pthread_mutex_lock(&arena->lock);
+		arena_lock(arena);
 		arena->has_evicted = true;
 		span = evict_next(arena);
 		if (!span) {

@@ -97,6 +97,25 @@ static bool compact_worthwhile(const struct size_class *class,
 	       queue->spans > 1;
 }
 
+/* Looks at who waits: some hundred microseconds, if nobody comes. */
+#define LET_IN_LOOKS 2000
+
+/*
+ * Let others in between two spans.  Who waits for a mutex is asleep, and takes tens
+ * of microseconds to wake up; whoever unlocks it and locks it again has it by then,
+ * span after span.  So it is left until nobody waits.
+ */
+static void arena_let_in(struct arena *arena)
+{
+	pthread_mutex_unlock(&arena->lock);
+	for (unsigned int i = 0;
+	     i < LET_IN_LOOKS &&
+	     atomic_load_explicit(&arena->waiting, memory_order_relaxed);
+	     i++)
+		cpu_relax();
+	pthread_mutex_lock(&arena->lock);
+}
+
 /*
  * Pack a class's spans of one queue, @max chunks at most.  arena->lock held,
  * and let go of.
@@ -126,9 +145,7 @@ static unsigned int queue_compact(struct arena *arena, struct size_class *class,
 			span_link(arena, from);
 		if (!ended && moved == before)
 			break; /* all of it is busy: later */
-		/* Let others in between two spans. */
-		pthread_mutex_unlock(&arena->lock);
-		pthread_mutex_lock(&arena->lock);
+		arena_let_in(arena);
 	}
 	return moved;
 }

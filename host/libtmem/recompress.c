@@ -174,7 +174,7 @@ static void slot_replace(struct arena *arena, struct span *span, unsigned int i,
 	struct tmem_leaf *leaf;
 	bool there = false;
 
-	pthread_mutex_lock(&arena->lock);
+	arena_lock(arena);
 	leaf = slot_leaf_trylock(arena, slot, &stripe);
 	if (leaf) {
 		unsigned int entry = slot->entry;
@@ -235,7 +235,7 @@ static struct span *span_take(struct arena *arena)
 	uint16_t now = now_s(arena);
 	struct span *span = NULL;
 
-	pthread_mutex_lock(&arena->lock);
+	arena_lock(arena);
 	if (!list_empty(&arena->spans[QUEUE_SMALL])) {
 		span = container_of(arena->spans[QUEUE_SMALL].next, struct span,
 				    age);
@@ -256,7 +256,7 @@ static struct span *span_take(struct arena *arena)
 
 static void span_put(struct arena *arena, struct span *span, bool settled)
 {
-	pthread_mutex_lock(&arena->lock);
+	arena_lock(arena);
 	span->busy--;
 	if (!span->used && !span->busy) {
 		span_end(arena, span);
@@ -279,7 +279,7 @@ static unsigned int span_recompress(struct arena *arena, struct tmem_ctx *ctx,
 		struct candidate candidate;
 		enum look look;
 
-		pthread_mutex_lock(&arena->lock);
+		arena_lock(arena);
 		look = slot_look(arena, ctx, &span->slot[i], &candidate);
 		pthread_mutex_unlock(&arena->lock);
 		if (look == LOOK_LATER)
@@ -322,7 +322,7 @@ static int arena_due_s(struct arena *arena)
 	uint16_t now = now_s(arena);
 	int due = -1;
 
-	pthread_mutex_lock(&arena->lock);
+	arena_lock(arena);
 	if (!list_empty(&arena->spans[QUEUE_SMALL])) {
 		struct span *span = container_of(arena->spans[QUEUE_SMALL].next,
 						 struct span, age);
