@@ -7,8 +7,9 @@ For a libvirt that does not know <tmem>: makes <qemu:commandline> of each.
   xsltproc tmem-to-commandline.xsl vm1.xml | virsh define /dev/stdin
 
 Of what <tmem> has, this leaves out <address>: libvirt does not know of the device, so it
-cannot give it one.  It gets the slots from 0x18 on of the bus pcie.0 (parameters "bus" and
-"slot"), which libvirt itself takes last.  What needs libvirt's help is up to you: live
+cannot give it one.  It gets the slots from 0x18 on of the bus pcie.0, or pci.0 of machine pc
+(parameters "bus" and "slot"), which libvirt itself takes last.  What libvirt would refuse, or
+what QEMU would take for another option, ends it with a line.  What needs libvirt's help is up to you: live
 changes (virsh qemu-monitor-command), the room in hard_limit, and access to sockets.
 -->
 <xsl:stylesheet version="1.0"
@@ -16,7 +17,13 @@ changes (virsh qemu-monitor-command), the room in hard_limit, and access to sock
                 xmlns:qemu="http://libvirt.org/schemas/domain/qemu/1.0">
   <xsl:output method="xml" indent="yes" omit-xml-declaration="yes"/>
   <xsl:strip-space elements="domain devices"/>
-  <xsl:param name="bus" select="'pcie.0'"/>
+  <xsl:param name="bus">
+    <xsl:variable name="machine" select="/domain/os/type/@machine"/>
+    <xsl:choose>
+      <xsl:when test="starts-with($machine, 'pc') and not(contains($machine, 'q35'))">pci.0</xsl:when>
+      <xsl:otherwise>pcie.0</xsl:otherwise>
+    </xsl:choose>
+  </xsl:param>
   <xsl:param name="slot" select="24"/>
 
   <xsl:template match="@*|node()">
@@ -55,6 +62,10 @@ changes (virsh qemu-monitor-command), the room in hard_limit, and access to sock
       <xsl:if test="driver/@page_per_vq">,page-per-vq=<xsl:value-of select="driver/@page_per_vq"/></xsl:if>
     </xsl:variable>
     <xsl:variable name="here" select="$slot + $number"/>
+    <xsl:call-template name="check"/>
+    <xsl:if test="$here &gt; 30">
+      <xsl:message terminate="yes">no slot is left for tmem number <xsl:value-of select="$number + 1"/>: give a smaller one by --param slot N</xsl:message>
+    </xsl:if>
     <xsl:variable name="place" select="concat(',bus=', $bus, ',addr=0x', floor($here div 16),
                                               substring('0123456789abcdef', $here mod 16 + 1, 1))"/>
     <xsl:choose>
@@ -67,7 +78,9 @@ changes (virsh qemu-monitor-command), the room in hard_limit, and access to sock
               <xsl:with-param name="text" select="source/@path"/>
             </xsl:call-template>
             <xsl:if test="source/reconnect/@enabled = 'yes'">
-              <xsl:value-of select="concat(',reconnect-ms=', 1000 * source/reconnect/@timeout)"/>
+              <xsl:variable name="seconds" select="concat(source/reconnect/@timeout,
+                                                          substring('1', 1 + count(source/reconnect/@timeout)))"/>
+              <xsl:value-of select="concat(',reconnect-ms=', 1000 * $seconds)"/>
             </xsl:if>
           </xsl:attribute>
         </qemu:arg>
@@ -123,13 +136,40 @@ changes (virsh qemu-monitor-command), the room in hard_limit, and access to sock
                 </xsl:with-param>
               </xsl:call-template>
             </xsl:if>
-            <xsl:if test="weight">,weight=<xsl:value-of select="weight"/></xsl:if>
+            <xsl:if test="weight">,weight=<xsl:value-of select="normalize-space(weight)"/></xsl:if>
           </xsl:attribute>
         </qemu:arg>
         <qemu:arg value="-device"/>
         <qemu:arg value="{concat('virtio-tmem-pci,id=', $id, ',store=obj', $id, $driver, $place)}"/>
       </xsl:otherwise>
     </xsl:choose>
+  </xsl:template>
+
+  <!-- What goes into arguments as it is has no comma, and what libvirt would refuse is none. -->
+  <xsl:template name="check">
+    <xsl:for-each select="driver/@queues | driver/@fast_queues | driver/@iothread | weight |
+                          compression/@recompress | compression/@after | source/reconnect/@timeout">
+      <xsl:if test="normalize-space(.) = '' or translate(., '0123456789 &#9;&#10;', '') != ''">
+        <xsl:message terminate="yes"><xsl:value-of select="name()"/> of tmem is '<xsl:value-of select="."/>': must be a number</xsl:message>
+      </xsl:if>
+    </xsl:for-each>
+    <xsl:for-each select="driver/@iommu | driver/@ats | driver/@packed | driver/@page_per_vq">
+      <xsl:if test=". != 'on' and . != 'off'">
+        <xsl:message terminate="yes"><xsl:value-of select="name()"/> of tmem is '<xsl:value-of select="."/>': must be on or off</xsl:message>
+      </xsl:if>
+    </xsl:for-each>
+    <xsl:if test="translate(alias/@name, 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-', '') != ''">
+      <xsl:message terminate="yes">the alias '<xsl:value-of select="alias/@name"/>' of tmem: must have A-Z a-z 0-9 _ - alone</xsl:message>
+    </xsl:if>
+    <xsl:if test="@model != 'virtio' or compression/@type != 'lz4'">
+      <xsl:message terminate="yes">tmem has model='virtio' and compression type='lz4', and no others</xsl:message>
+    </xsl:if>
+    <xsl:if test="boolean(source) = boolean(size)">
+      <xsl:message terminate="yes">tmem has a size, or else a source</xsl:message>
+    </xsl:if>
+    <xsl:if test="weight and not(lease)">
+      <xsl:message terminate="yes">weight of tmem needs a lease</xsl:message>
+    </xsl:if>
   </xsl:template>
 
   <!-- ,lease-name=: what the broker knows the store by.  It is the domain's name, with the alias
