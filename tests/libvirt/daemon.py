@@ -237,8 +237,18 @@ class Domain(Machine):
                 time.sleep(0.05)
 
     def resume(self, timeout=120):
-        """After a restore: the guest has seen its agent's channel close, and starts it again."""
-        self.wait_boot(time.monotonic() + timeout)
+        """After a restore: the guest has seen its agent's channel close, and starts it again.  A
+        connection that was there before it looked is none that it has seen: another one then."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                self.wait_boot(min(deadline, time.monotonic() + 8))
+                return
+            except VMError:
+                if time.monotonic() > deadline:
+                    raise
+                self.channel.close()
+                time.sleep(2)
 
     def state(self):
         return self.daemon.virsh("domstate", self.name)
