@@ -30,9 +30,8 @@
 #include "protocol.h"
 #include "report.h"
 
-/* Connections, and so stores. */
 #define MAX_STORES 1024
-/* ... those who have said nothing yet, and some for operators. */
+/* Connections: theirs, of who has said nothing yet, and some for operators. */
 #define MAX_PEERS (MAX_STORES + MAX_HALF_OPEN + 16)
 /* Connections that have not said who they are; the oldest makes way. */
 #define MAX_HALF_OPEN 128

@@ -8,6 +8,7 @@
 
 #include "options.h"
 #include "report.h"
+#include "wrong-option.h"
 
 enum {
 	OPT_CONFIG = 256,
@@ -88,14 +89,11 @@ void options_read(struct options *o, int argc, char **argv)
 	while ((option = getopt_long(argc, argv, ":", long_options, NULL)) !=
 	       -1) {
 		if (option == ':')
-			fatal("%s: needs a value", argv[optind - 1]);
-		/* Of "-ab" optind may be behind what is wrong, or not yet. */
-		if (option == '?' && optopt > 0 && optopt < 256)
-			fatal("-%c: no such option; see --help", optopt);
+			fatal("%s: needs a value", wrong_option(argv));
 		if (option == '?')
 			fatal("%s: no such option, or one without a value; see "
 			      "--help",
-			      argv[optind - 1]);
+			      wrong_option(argv));
 		take(o, option, optarg);
 	}
 	if (optind < argc)

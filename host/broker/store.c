@@ -270,16 +270,10 @@ static bool has_place(struct broker *b, struct peer *p, const char *name)
 	return false;
 }
 
-/*
- * Had it a lease of the broker before this one?  Then it has memory, and is counted
- * whatever the configuration says now, or others would be leased the same bytes.
- */
-static bool survives(const struct broker *b,
-		     const struct tmem_lease_hello *hello,
-		     const struct store *old)
+/* Does it say that it had a lease before, and memory with it? */
+static bool had_lease(const struct tmem_lease_hello *hello)
 {
-	return b->survivors && !old &&
-	       (hello->generation || hello->held > hello->reserved);
+	return hello->generation || hello->held > hello->reserved;
 }
 
 /*
@@ -290,11 +284,7 @@ static bool may_have_name(struct broker *b, struct peer *p,
 			  const struct tmem_lease_hello *hello,
 			  const struct config_vm *vm, struct store *old)
 {
-	if (!vm && !survives(b, hello, old))
-		peer_refuse(b, p, hello->name,
-			    "'%s': there is no [vm %s] in %s, and no [default]",
-			    hello->name, hello->name, b->options.config);
-	else if (vm && vm->has_user && p->who.uid && p->who.uid != vm->user)
+	if (vm && vm->has_user && p->who.uid && p->who.uid != vm->user)
 		peer_refuse(b, p, hello->name,
 			    "'%s': is user %u's, and process %d is user %u's",
 			    hello->name, vm->user, p->who.pid, p->who.uid);
@@ -312,7 +302,10 @@ static bool may_have_name(struct broker *b, struct peer *p,
 	return false;
 }
 
-/* Does a reservation fit beside the others?  If not @why says what lacks. */
+/*
+ * Has the configuration a place for a store, and does its reservation fit beside the
+ * others?  If not @why says what lacks.
+ */
 static bool fits_reserved(struct broker *b, const char *name, uint64_t reserved,
 			  const struct config_vm *vm, const struct store *old,
 			  char why[TMEM_LEASE_TEXT_SIZE])
@@ -323,8 +316,8 @@ static bool fits_reserved(struct broker *b, const char *name, uint64_t reserved,
 	*why = 0;
 	if (!vm)
 		snprintf(why, TMEM_LEASE_TEXT_SIZE,
-			 "'%s': there is no [vm %s], and no [default]", name,
-			 name);
+			 "'%s': there is no [vm %s] in %s, and no [default]",
+			 name, name, b->options.config);
 	else if (vm->reserved != UINT64_MAX && reserved > vm->reserved)
 		snprintf(why, TMEM_LEASE_TEXT_SIZE,
 			 "'%s': its reservation takes %llu bytes, and "
@@ -435,6 +428,7 @@ static void tolerate(struct broker *b, struct store *s, const char *why)
 
 	s->reserved = s->promised = MIN(s->reserved, left);
 	s->own_max = MAX(s->leased, 1);
+	store_limits(b, s);
 	report_some(&s->limiter, s->name,
 		    "was there before, and keeps its %llu bytes: %s",
 		    (ull)s->leased, why);
@@ -453,7 +447,11 @@ static void hello(struct broker *b, struct peer *p,
 	if (!may_have_name(b, p, hello, vm, s))
 		return;
 	fits = fits_reserved(b, hello->name, hello->reserved, vm, s, why);
-	if (!fits && !survives(b, hello, s)) {
+	/*
+	 * Who had a lease of the broker before this one has memory, and is counted
+	 * whatever is configured now, or others would be leased the same bytes.
+	 */
+	if (!fits && (!b->survivors || s || !had_lease(hello))) {
 		peer_refuse(b, p, hello->name, "%s", why);
 		return;
 	}
@@ -480,9 +478,8 @@ static void hello(struct broker *b, struct peer *p,
 		peer_close(b, before);
 	}
 	/* Another process that holds nothing: what the last one had is free. */
-	returns = hello->generation || hello->held > hello->reserved ||
-		  (known && s->who.pid == p->who.pid &&
-		   s->state != TMEM_LEASE_WAITING);
+	returns = had_lease(hello) || (known && s->who.pid == p->who.pid &&
+				       s->state != TMEM_LEASE_WAITING);
 	p->store = s;
 	s->peer = p;
 	s->kept = hello->flags & TMEM_LEASE_KEPT;
@@ -506,10 +503,8 @@ static void hello(struct broker *b, struct peer *p,
 		come_back(b, s, hello, known);
 		if (!known && first)
 			survivor_is_back(b, hello);
-		if (!fits) {
+		if (!fits)
 			tolerate(b, s, why);
-			store_limits(b, s);
-		}
 	} else {
 		s->state = TMEM_LEASE_WAITING;
 		s->leased = s->target = s->promised = 0;
@@ -603,12 +598,8 @@ static void terms(struct broker *b, struct store *s,
 	s->terms_number = m->number;
 	*s->why_not = 0;
 	s->say_agreed = false;
-	/* A name that is no longer configured: no more than it has. */
-	if (m->reserved > s->promised && !vm)
-		snprintf(s->why_not, sizeof(s->why_not),
-			 "'%s': is no longer in %s", s->name,
-			 b->options.config);
-	else if (m->reserved > s->promised)
+	/* One that is no longer configured has no more than it has. */
+	if (m->reserved > s->promised)
 		fits_reserved(b, s->name, m->reserved, vm, s, s->why_not);
 	if (*s->why_not)
 		disagree(b, s);

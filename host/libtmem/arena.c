@@ -148,6 +148,27 @@ void segment_relink(struct arena *arena, struct segment *segment)
 		list_del(&segment->idle_link);
 }
 
+/* Looks at a lock, some 10 us. */
+#define LOCK_LOOKS 400
+
+/*
+ * Who packs sees that somebody waits, and lets go between two spans.  A thread that
+ * sleeps takes longer to wake up than a span to pack: look for that long before.
+ */
+void arena_lock_wait(struct arena *arena)
+{
+	bool locked = false;
+
+	atomic_fetch_add(&arena->waiting, 1);
+	for (unsigned int i = 0; i < LOCK_LOOKS && !locked; i++) {
+		cpu_relax();
+		locked = !pthread_mutex_trylock(&arena->lock);
+	}
+	if (!locked)
+		pthread_mutex_lock(&arena->lock);
+	atomic_fetch_sub(&arena->waiting, 1);
+}
+
 /* Address space for a region.  arena->lock is not held. */
 static int region_map(struct arena *arena, unsigned int index)
 {

@@ -148,25 +148,12 @@ static inline void cpu_relax(void)
 #endif
 }
 
-/*
- * Lock it; who packs sees that somebody waits, and lets go between two spans.  A
- * thread that sleeps takes longer to wake up than a span to pack: look for that long,
- * some 20 us, before.
- */
-#define LOCK_LOOKS 400
+/* It is not free at once: arena.c. */
+void arena_lock_wait(struct arena *arena);
 static inline void arena_lock(struct arena *arena)
 {
-	if (!pthread_mutex_trylock(&arena->lock))
-		return;
-	atomic_fetch_add(&arena->waiting, 1);
-	for (unsigned int i = 0; i < LOCK_LOOKS; i++) {
-		cpu_relax();
-		if (!pthread_mutex_trylock(&arena->lock))
-			goto locked;
-	}
-	pthread_mutex_lock(&arena->lock);
-locked:
-	atomic_fetch_sub(&arena->waiting, 1);
+	if (pthread_mutex_trylock(&arena->lock))
+		arena_lock_wait(arena);
 }
 
 /* A place for a page's bytes, not yet published. */

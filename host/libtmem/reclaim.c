@@ -97,7 +97,7 @@ static bool compact_worthwhile(const struct size_class *class,
 	       queue->spans > 1;
 }
 
-/* Looks at who waits: some hundred microseconds, if nobody comes. */
+/* Looks at who waits: some 50 us, if nobody comes. */
 #define LET_IN_LOOKS 2000
 
 /*

@@ -9,6 +9,7 @@
 #include "bytes.h"
 #include "options.h"
 #include "report.h"
+#include "wrong-option.h"
 
 #define DEFAULT_SOCKET	 "/run/tmem-broker/socket"
 #define DEFAULT_SECONDS	 10
@@ -252,15 +253,12 @@ void options_read(struct options *o, int argc, char **argv)
 	while ((option = getopt_long(argc, argv, ":", long_options, NULL)) !=
 	       -1) {
 		if (option == ':')
-			misuse("%s: needs a value", argv[optind - 1]);
-		/* Of "-ab" optind may be behind what is wrong, or not yet. */
-		if (option == '?' && optopt > 0 && optopt < 256)
-			misuse("-%c: no such option; see --help", optopt);
+			misuse("%s: needs a value", wrong_option(argv));
 		if (option == '?')
 			misuse("%s: no such option, or one without a value; "
 			       "see "
 			       "--help",
-			       argv[optind - 1]);
+			       wrong_option(argv));
 		take(o, option, optarg, &given, &want_help);
 	}
 	if (optind < argc)

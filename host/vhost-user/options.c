@@ -17,6 +17,7 @@
 #include "options.h"
 #include "protocol.h"
 #include "report.h"
+#include "wrong-option.h"
 
 #define MIB		 (1024ull * 1024)
 #define DEFAULT_RESERVED (256 * MIB)
@@ -398,14 +399,11 @@ void options_read(struct options *o, int argc, char **argv)
 	while ((option = getopt_long(argc, argv, ":", long_options, &index)) !=
 	       -1) {
 		if (option == ':')
-			fatal("%s: needs a value", argv[optind - 1]);
-		/* Of "-ab" optind may be behind what is wrong, or not yet. */
-		if (option == '?' && optopt > 0 && optopt < 256)
-			fatal("-%c: no such option; see --help", optopt);
+			fatal("%s: needs a value", wrong_option(argv));
 		if (option == '?')
 			fatal("%s: no such option, or one without a value; see "
 			      "--help",
-			      argv[optind - 1]);
+			      wrong_option(argv));
 		take(o, option, long_options[index].name, optarg);
 	}
 	if (optind < argc)
