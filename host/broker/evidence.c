@@ -15,7 +15,8 @@
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
-#define PATH_SIZE 1024
+/* /proc/PID/cgroup has no longer ones. */
+#define PATH_SIZE 4096
 /* Linux 6.5; not in the headers of Debian 12. */
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77

@@ -15,7 +15,7 @@
 #include "listen.h"
 #include "report.h"
 
-#define BACKLOG	  128
+#define BACKLOG	  1024
 #define PATH_SIZE (sizeof(((struct sockaddr_un *)0)->sun_path))
 
 static char lock_path[PATH_SIZE];
