@@ -84,12 +84,20 @@ static unsigned int pressure_of(struct tmem_lease *l)
 
 /* ---------------------------------------------------------------- socket */
 
+/* Why it was refused is the answer to a call, now or to come. */
+static bool is_answer(const struct tmem_lease *l)
+{
+	bool unused = l->flags & TMEM_LEASE_CONFIG_LATER && !l->num_tenants;
+
+	return l->refused && (l->opening || (unused && !l->known));
+}
+
 void lease_go_away(struct tmem_lease *l, const char *why)
 {
 	close(l->fd); /* and epoll forgets it */
 	l->fd = -1;
 	/* One line when it goes, not one each time that it is not there. */
-	if (!l->told_away && !(l->opening && l->refused))
+	if (!l->told_away && !is_answer(l))
 		tell(l, "%s: %s; the lease stays %llu bytes", l->socket, why,
 		     (unsigned long long)l->leased);
 	l->told_away = true;

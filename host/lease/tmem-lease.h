@@ -72,7 +72,8 @@ struct tmem_lease;
 #define TMEM_LEASE_CONFIG_KEPT 0x1u
 /*
  * There is no tenant yet: tmem_lease_open() takes none and waits for nothing,
- * and a lease that is had for the first time is not reported.
+ * and neither a lease that is had for the first time is reported, nor that it is
+ * refused until tenants come: tmem_lease_set_terms() says so.
  */
 #define TMEM_LEASE_CONFIG_LATER 0x2u
 
