@@ -3,7 +3,8 @@
  * What benchmarks share
  *
  *   program.c   lines for people, the clock, random numbers
- *   corpus.c    pages to work on: of processes that it starts, of libraries
+ *   corpus.c    pages to work on: of processes that it starts, of libraries, of
+ *               a file
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -46,6 +47,8 @@ void corpus_processes(struct corpus *corpus, const char *script,
 		      uint32_t pages);
 /* Up to @pages pages of shared libraries' and programs' files. */
 void corpus_libraries(struct corpus *corpus, uint32_t pages);
+/* The pages of a file, in that order: at least 4096. */
+void corpus_file(struct corpus *corpus, const char *path);
 /*
  * Page @number of as many as are wanted, the same every time: a page of the
  * corpus, or, where that is too small, the head of one and the tail of another,

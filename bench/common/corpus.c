@@ -352,3 +352,29 @@ void corpus_libraries(struct corpus *corpus, uint32_t pages)
 			break;
 	corpus_close(corpus, &seen, pages);
 }
+
+/* -------------------------------------------------------------------- file */
+
+void corpus_file(struct corpus *corpus, const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat stat;
+
+	if (fd < 0 || fstat(fd, &stat))
+		die("%s: %s", path, strerror(errno));
+	corpus->name = "anon";
+	corpus->what = path;
+	corpus->capacity = corpus->pages = corpus->seen = stat.st_size / PAGE;
+	if (corpus->pages < 4096)
+		die("%s: %u pages, 4096 needed", path, corpus->pages);
+	corpus->memory = small_pages(corpus->capacity * PAGE);
+	corpus->page = malloc(corpus->pages * sizeof(*corpus->page));
+	if (!corpus->page)
+		die("no memory for %u addresses", corpus->pages);
+	for (uint32_t i = 0; i < corpus->pages; i++) {
+		corpus->page[i] = corpus->memory + (size_t)i * PAGE;
+		if (pread(fd, corpus->page[i], PAGE, (off_t)i * PAGE) != PAGE)
+			die("%s: cannot be read", path);
+	}
+	close(fd);
+}

@@ -12,6 +12,7 @@
  *   index.c     the index alone, up to 10^8 keys
  *   pages.c     gets among 5 x 10^6 real pages
  *   zram.c      zram beside, where the kernel has it
+ *   guest.c     zram in a guest, where it has not, with guest.py
  *   figures.c   what all but rows and density found
  *   report.c    medians, the table
  *   json.c      the JSON file
@@ -146,6 +147,8 @@ void figure_note(const char *group, const char *key, const char *what,
 		 const char *unit, double value);
 /* A group that this machine cannot do: null in the JSON file, and @why. */
 void group_missing(const char *group, const char *why);
+/* A group that was measured in a guest, of the kind @guest. */
+void group_in_guest(const char *group, const char *guest);
 /* A line about a group in the table. */
 void group_say(const char *group, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
@@ -156,6 +159,7 @@ const struct figure *figure_at(unsigned int i);
 struct group {
 	const char *key, *title;
 	const char *missing; /* why; NULL: it is there */
+	const char *guest;   /* in which it was measured; NULL: none */
 	char said[256];
 	bool noted;
 };
@@ -173,7 +177,13 @@ void checksum_run(struct bench *bench, const char *corpus, double single_us,
 		  double run_us);
 void index_run(bool quick);
 void pages_run(struct corpus *corpus, double mean_length, bool quick);
+/* What keeps zram from being measured on this machine; NULL: nothing. */
+const char *zram_missing(void);
 void zram_run(struct bench *bench, unsigned int rounds);
+/* The same in a guest that the program @script runs: guest.py. */
+void guest_run(const char *script, const struct corpus *corpus, bool quick);
+/* The guest's part, of the pages in the file @path. */
+void guest_inside(const char *path, unsigned int rounds);
 
 /*
  * Calls @serve(@opaque, i) for i = 0, 1, ... at fixed times, @interval_s apart,

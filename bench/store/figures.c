@@ -73,6 +73,11 @@ void group_missing(const char *group, const char *why)
 	group_find(group)->missing = why;
 }
 
+void group_in_guest(const char *group, const char *guest)
+{
+	group_find(group)->guest = guest;
+}
+
 void group_say(const char *key, const char *format, ...)
 {
 	struct group *group = group_find(key);

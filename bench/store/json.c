@@ -177,6 +177,11 @@ static void json_group(FILE *file, const struct group *group)
 	if (!group->noted)
 		return;
 	fprintf(file, ",\n  \"%s\": {", group->key);
+	if (group->guest) {
+		fprintf(file, "%s", separator);
+		json_string(file, "in_guest", group->guest);
+		separator = ",\n    ";
+	}
 	for (unsigned int i = 0; (figure = figure_at(i)); i++) {
 		if (strcmp(figure->group, group->key))
 			continue;

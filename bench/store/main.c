@@ -31,6 +31,9 @@ struct run {
 	const struct plan *plan;
 	bool quick;
 	const char *only;
+	/* Where zram is: a program that runs a guest, or why it is nowhere; NULL
+	 * and NULL: here. */
+	const char *guest, *no_zram;
 };
 
 static bool wanted(const struct run *run, const char *group)
@@ -99,6 +102,17 @@ static void rounds_run(const struct run *run, struct bench *bench,
 	result->rounds = round;
 }
 
+static void zram_wanted(const struct run *run, struct bench *bench,
+			const struct corpus *corpus)
+{
+	if (run->no_zram)
+		group_missing("zram", run->no_zram);
+	else if (run->guest)
+		guest_run(run->guest, corpus, run->quick);
+	else
+		zram_run(bench, run->plan->zram_rounds);
+}
+
 /* What needs both sides to be there. */
 static void sides_run(const struct run *run, struct result *result, bool anon)
 {
@@ -118,7 +132,7 @@ static void sides_run(const struct run *run, struct result *result, bool anon)
 	}
 	bench_verify(bench);
 	if (anon && wanted(run, "zram"))
-		zram_run(bench, run->plan->zram_rounds);
+		zram_wanted(run, bench, result->corpus);
 	bench_destroy(bench);
 	malloc_trim(0);
 }
@@ -162,8 +176,22 @@ static bool wanted_corpus(const struct run *run, bool anon)
 static void usage(void)
 {
 	fprintf(stderr, "usage: bench-store --script PROCESSES.PY [--quick] "
-			"[--row NAME] [--json FILE] [--commit TEXT]\n");
+			"[--row NAME] [--json FILE] [--commit TEXT]\n"
+			"                   [--zram-guest GUEST.PY | "
+			"--no-zram WHY]\n"
+			"       bench-store --zram-missing\n"
+			"       bench-store --zram-pages FILE [--quick]\n");
 	exit(2);
+}
+
+/* For scripts/bench-store: whether there is zram here, and if not, why. */
+static int say_missing(void)
+{
+	const char *why = zram_missing();
+
+	if (why)
+		printf("%s\n", why);
+	return why != NULL;
 }
 
 static void check_row(const char *only)
@@ -187,35 +215,44 @@ struct options {
 	struct run run;
 	struct run_facts facts;
 	const char *json, *script;
+	const char *pages; /* in a guest: the file that has them */
+	bool missing;	   /* asks whether zram is */
 };
 
 static void parse(int argc, char **argv, struct options *options)
 {
 	static const struct option names[] = {
 		{ "quick", no_argument, NULL, 'q' },
+		{ "zram-missing", no_argument, NULL, 'm' },
 		{ "json", required_argument, NULL, 'j' },
 		{ "row", required_argument, NULL, 'r' },
 		{ "script", required_argument, NULL, 's' },
 		{ "commit", required_argument, NULL, 'c' },
+		{ "zram-guest", required_argument, NULL, 'g' },
+		{ "no-zram", required_argument, NULL, 'n' },
+		{ "zram-pages", required_argument, NULL, 'p' },
 		{ 0 },
+	};
+	const char **texts[] = {
+		['j'] = &options->json,	     ['r'] = &options->run.only,
+		['s'] = &options->script,    ['c'] = &options->facts.commit,
+		['g'] = &options->run.guest, ['n'] = &options->run.no_zram,
+		['p'] = &options->pages,
 	};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
 		if (option == 'q')
 			options->run.quick = true;
-		else if (option == 'j')
-			options->json = optarg;
-		else if (option == 'r')
-			options->run.only = optarg;
-		else if (option == 's')
-			options->script = optarg;
-		else if (option == 'c')
-			options->facts.commit = optarg;
-		else
+		else if (option == 'm')
+			options->missing = true;
+		else if (option == '?')
 			usage();
+		else
+			*texts[option] = optarg;
 	}
-	if (optind != argc || !options->script)
+	if (optind != argc ||
+	    (!options->script && !options->pages && !options->missing))
 		usage();
 	if (options->run.only)
 		check_row(options->run.only);
@@ -232,6 +269,12 @@ int main(int argc, char **argv)
 	double start = now_s();
 
 	parse(argc, argv, &options);
+	if (options.missing)
+		return say_missing();
+	if (options.pages) {
+		guest_inside(options.pages, run->plan->zram_rounds);
+		return 0;
+	}
 	for (unsigned int i = 0; i < 2; i++) {
 		if (!wanted_corpus(run, !i))
 			continue;

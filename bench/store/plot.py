@@ -36,7 +36,7 @@ def times(result):
     """Over bare LZ4's."""
     for label, row, zram in TIMES:
         bars = {name: corpus["rows"][row]["ratio"] for name, corpus in result["corpora"].items()}
-        if zram and result["zram"]:
+        if zram and result["zram"] and result["zram"][zram]:
             bars["zram"] = result["zram"][zram]
         yield label, bars
 
@@ -53,6 +53,12 @@ def held(result):
             yield f"zram, {what}", {"zram": result["zram"][f"{when}_all"]}
 
 
+def names(result):
+    """With the guest that zram was in, if it was in one."""
+    guest = (result["zram"] or {}).get("in_guest")
+    return {**NAMES, "zram": NAMES["zram"] + (f"; in {guest}" if guest else "")}
+
+
 def main():
     if sys.argv[1:] in (["-h"], ["--help"]):
         print(__doc__.strip())
@@ -64,7 +70,7 @@ def main():
     picture = chart(f"libtmem over bare LZ4, commit {result['commit']}"
                     + (", a quick run" if result["quick"] else ""),
                     "x, time over bare LZ4's; below, held over compressed bytes, a tenant's "
-                    "1 MiB left out", NAMES, dict([*times(result), *held(result)]))
+                    "1 MiB left out", names(result), dict([*times(result), *held(result)]))
     path = os.path.splitext(sys.argv[1])[0] + ".svg"
     with open(path, "w", encoding="utf-8") as file:
         file.write(picture)

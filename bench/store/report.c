@@ -241,6 +241,8 @@ static void print_group(const struct group *group)
 	if (!group->noted)
 		return;
 	printf("\n%s: %s\n", group->key, group->title);
+	if (group->guest)
+		printf("  measured in a guest: %s\n", group->guest);
 	if (*group->said)
 		printf("  %s\n", group->said);
 	for (unsigned int i = 0; (figure = figure_at(i)); i++)

@@ -309,6 +309,11 @@ void timed(struct bench *bench, side_fn *side, unsigned int slice,
  * CPU time, which leaves out the time that other processes took: nothing sleeps
  * here, and no other thread works for us.
  */
+static double seconds(const struct bench *bench, const struct spent *spent)
+{
+	return bench->wall ? spent->wall_s : spent->cpu_s;
+}
+
 void take_turns(struct bench *bench, side_fn *ours, side_fn *lz4,
 		unsigned int round, struct sample *sample)
 {
@@ -325,9 +330,9 @@ void take_turns(struct bench *bench, side_fn *ours, side_fn *lz4,
 		}
 	}
 	background(bench, 1);
-	sample->tmem_us = of_ours.cpu_s / bench->pages * 1e6;
-	sample->lz4_us = of_lz4.cpu_s / bench->pages * 1e6;
-	sample->ratio = of_ours.cpu_s / of_lz4.cpu_s;
+	sample->tmem_us = seconds(bench, &of_ours) / bench->pages * 1e6;
+	sample->lz4_us = seconds(bench, &of_lz4) / bench->pages * 1e6;
+	sample->ratio = sample->tmem_us / sample->lz4_us;
 	sample->wall_ratio = of_ours.wall_s / of_lz4.wall_s;
 	sample->lz4_speedup = 1;
 	sample->background = bench->background.cpu_s / of_ours.cpu_s;

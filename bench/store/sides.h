@@ -66,6 +66,9 @@ struct bench {
 	bool hot;
 	/* Puts call tmem_step() as the device does; else some thread does. */
 	bool steps;
+	/* Times are by the wall clock: the kernel's count of CPU time is too
+	 * coarse. */
+	bool wall;
 	/* Within the present slice: not the store's time. */
 	struct spent background;
 	struct worker worker[THREADS];

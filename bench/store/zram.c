@@ -293,6 +293,15 @@ static void note_held_ours(struct bench *bench, double full, double churned)
 		    ours.churned.kernel / churned);
 }
 
+const char *zram_missing(void)
+{
+	const char *why;
+	int fd = make_device(GRANULE, &why);
+
+	remove_device();
+	return fd < 0 ? why : NULL;
+}
+
 void zram_run(struct bench *bench, unsigned int rounds)
 {
 	double full, churned;
