@@ -96,6 +96,16 @@ class Claims(unittest.TestCase):
         self.assertRegex(self.judge(rows, value="rows[kernel=6.1,sync=1].n"), r"^MISS +a-claim +8\.00")
         self.assertRegex(self.judge(rows, value="rows[kernel=5.10].n"), "^NOT MEASURED ")
 
+    def test_a_figure_from_a_guest_says_so(self):
+        out = self.judge({"a": {"in_guest": "UML 7", "b": 1.25}})
+        self.assertRegex(out, r"^OK +a-claim +1\.25  at most 1\.50 \(make a; in a guest, UML 7\)\n$")
+        self.assertEqual(self.run_tool("--write")[0], 0)
+        self.assertIn("| what it is | at most 1.50 | 1.25, in a guest | ok | `make a` |",
+                      self.read("README.md"))
+        self.assertEqual(self.run_tool("--check")[0], 0)
+        # What is beside the guest's is this machine's.
+        self.assertNotIn("guest", self.judge({"a": {"b": 1.25}, "c": {"in_guest": "UML 7"}}))
+
     def malformed(self, expected, claim=None, measured=None, args=()):
         self.write("claims.toml", toml({**CLAIM, **(claim or {})}))
         if measured is not None:
