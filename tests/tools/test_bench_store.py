@@ -220,7 +220,6 @@ def main():
     sys.exit(0 if drawn and named and not found else 1)
 
 
-
 if sys.argv[1:] == ["--zram-in-guest"]:
     in_guest()
 main()
