@@ -167,6 +167,11 @@ changes (virsh qemu-monitor-command), the room in hard_limit, and access to sock
     <xsl:if test="boolean(source) = boolean(size)">
       <xsl:message terminate="yes">tmem has a size, or else a source</xsl:message>
     </xsl:if>
+    <xsl:for-each select="source | lease">
+      <xsl:if test="not(starts-with(@path, '/')) or string-length(@path) &gt; 107">
+        <xsl:message terminate="yes"><xsl:value-of select="name()"/> path of tmem is '<xsl:value-of select="@path"/>': must be absolute, of at most 107 bytes</xsl:message>
+      </xsl:if>
+    </xsl:for-each>
     <xsl:if test="weight and not(lease)">
       <xsl:message terminate="yes">weight of tmem needs a lease</xsl:message>
     </xsl:if>
