@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Beside what else is done to a guest's memory: KSM, huge pages, mlock, a balloon, hotplug.  The
-guest swaps into its store all the same, and every byte is verified."""
+"""Beside what else is done to a guest's memory: KSM, huge pages, mlock, NUMA policies, a balloon,
+hotplug.  The guest swaps into its store all the same, and every byte is verified."""
+import collections
 import concurrent.futures
+import glob
 import os
+import subprocess
 import time
 
 from lab import Skip, VM, equal, field, guest, on, store, swapped, workset
@@ -164,6 +167,53 @@ def test_locked(kernel):
             locked = process_field(vm, "status", "VmLck") >> 10
             assert locked >= (192 if args else 0) + shared, f"{locked} MiB locked, {shared} shared"
             assert shared <= held + 8, f"{shared} MiB of memfds are resident, {held} are held"
+
+
+# --------------------------------------------------------------------- NUMA
+
+def placed(vm, name):
+    """Of mappings of the memfds of that name: policies, as each of QEMU's threads has them, and
+    their pages, by node."""
+    policies, pages = set(), collections.Counter()
+    for path in glob.glob(f"/proc/{vm.process.pid}/task/*/numa_maps"):
+        try:
+            lines = read(path).splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue    # the thread has ended
+        for line in lines:
+            _, policy, *fields = line.split()
+            if not fields or not fields[0].startswith(f"file=/memfd:{name}"):
+                continue
+            policies.add(policy)
+            # All threads have the same pages.
+            if f"/{vm.process.pid}/task/{vm.process.pid}/" in path:
+                pages.update({node: int(count) for node, count in (
+                    field.split("=") for field in fields if field[0] == "N")})
+    return policies, pages
+
+
+@on("6.1")
+def test_numa(kernel):
+    """QEMU is bound to a node: so is the store.  Its guest's RAM is: the store is not."""
+    try:
+        subprocess.run(["numactl", "--membind=0", "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Skip(f"no process can be bound to a node here: {error}") from None
+    ram = "memory-backend-memfd,id=ram,size=192M"
+    for prefix, options, want in ((["numactl", "--membind=0"], "", ("bind:0", "bind:0")),
+                                  ([], ",host-nodes=0,policy=bind", ("default", "bind:0"))):
+        with guest(kernel, mem=192, prefix=prefix, objects=[ram + options],
+                   args=["-machine", "memory-backend=ram"]) as vm:
+            swap_and_verify(vm)
+            # What nobody has freed when it is looked at.
+            vm.run("swapoff /dev/tmem0; dd if=/dev/urandom of=/dev/tmem0 bs=1M count=40"
+                   " oflag=direct 2>/dev/null")
+            policies, pages = placed(vm, "tmem-persistent")
+            equal(policies, {want[0]}, "policies of the store's memory")
+            equal(placed(vm, "memory-backend-memfd")[0], {want[1]}, "policies of the guest's RAM")
+            assert sum(pages.values()) >= 40 * 256, f"the store's pages, by node: {pages}"
+            if prefix:
+                equal(set(pages), {"N0"}, "nodes of the store's pages")
 
 
 # -------------------------------------------------------- balloon, hotplug
