@@ -2,10 +2,12 @@
 """Guests as User Mode Linux, whose pages are with vhost-user-tmem: another hypervisor, and a
 native kernel's speed (make check-uml)."""
 import contextlib
+import os
 import time
 
 import lab
 from lab import equal, on, workset
+from machine import TOP, tool
 from uml import UML
 from vhost import backend, honest, stand_still, vhost_guest
 
@@ -77,6 +79,34 @@ def test_shared(kernel):
         vms[0].run("swapoff /dev/tmem0", timeout=300)
         back.wait(lambda stats: stats["persistent_pages"] == 0)
         equal(back.vm(2)["persistent_pages"], held, "pages of another VM")
+
+
+@on("uml-7")
+def test_nested(kernel):
+    """A guest runs QEMU, with a guest of its own: both swap, and what the inner one's store has is
+    swapped out by the outer one, and comes back."""
+    qemu = os.environ.get("QEMU") or tool("build-qemu", "--print-path")
+    image = tool("guest-image", "6.1")
+    with backend("--reserved=1G") as back, \
+            UML(kernel, mem=512, smp=2, sockets=[back.path]) as vm:
+        # The host's programs, and nothing of the host's to write to.
+        vm.run("swapon /dev/tmem0; mkdir /run/host; mount -r -t hostfs none /run/host;"
+               " for i in dev proc sys; do mount --bind /$i /run/host/$i; done; mkfifo /run/go")
+        vm.run(f"(env TMPDIR=/dev/shm QEMU={qemu} TMEM_IMAGE_6.1={image} chroot /run/host"
+               f" {TOP}/tests/guest/nested.py; echo ended with $?) <>/run/go >/run/says 2>&1 &")
+
+        def says(word):
+            vm.run(f"until grep -q '{word}\\|ended' /run/says; do sleep 0.5; done", timeout=600)
+            out = vm.read("/run/says")
+            assert out.endswith(word), out
+        says("holds")
+        puts = back.vm()["puts"]
+        # Too much beside QEMU, whose memory is idle.
+        workset(vm, 380, "-r 1")
+        assert back.vm()["puts"] > puts + 20000, back.vm()
+        vm.run("echo >/run/go")
+        says("ended with 0")
+        honest(vm, back.vm(), 10000)
 
 
 def together(vms, stats):
