@@ -180,6 +180,7 @@ static void use_fakes(struct headroom *headroom, const char *dir)
 		 dir);
 	snprintf(headroom->status_path, sizeof(headroom->status_path),
 		 "%s/status", dir);
+	nodes_init(&headroom->nodes, dir);
 }
 
 void headroom_init(struct headroom *headroom,
@@ -194,6 +195,7 @@ void headroom_init(struct headroom *headroom,
 	strcpy(headroom->meminfo_path, "/proc/meminfo");
 	strcpy(headroom->statm_path, "/proc/self/statm");
 	strcpy(headroom->status_path, "/proc/self/status");
+	nodes_init(&headroom->nodes, "/sys/devices/system/node");
 	if (config->host_dir)
 		use_fakes(headroom, config->host_dir);
 	else if (config->cgroup_headroom != TMEM_DO_NOT_LOOK)
@@ -258,6 +260,7 @@ static uint64_t look(struct headroom *headroom, uint64_t store_held)
 						"MemAvailable", UINT64_MAX);
 		uint64_t keep = headroom->host_headroom;
 
+		available = MIN(available, nodes_available(&headroom->nodes));
 		keep += MIN(needs, UINT64_MAX - keep);
 		room = MIN(room, available - MIN(available, keep));
 	}

@@ -147,6 +147,28 @@ unsigned int clock_same(struct tmem_tenant *tenant, unsigned int max);
  */
 void clock_age(struct tmem_tenant *tenant, unsigned int evicted);
 
+/* ------------------------------------------------------------------ nodes */
+
+/* No kernel has more. */
+#define NODES_MAX 1024
+
+struct node_mask {
+	uint64_t word[NODES_MAX / 64];
+};
+
+struct nodes {
+	char dir[256];
+	struct node_mask all; /* that have memory */
+};
+
+/* @dir: /sys/devices/system/node, or what stands for it. */
+void nodes_init(struct nodes *nodes, const char *dir);
+/*
+ * Bytes that are available on the nodes that the calling thread is bound to;
+ * UINT64_MAX: it is bound to none, or only one has memory.
+ */
+uint64_t nodes_available(const struct nodes *nodes);
+
 /* -------------------------------------------------------------- headroom */
 
 /* Cgroups above one another that are looked at, and the longest path. */
@@ -162,6 +184,7 @@ struct headroom {
 	} level[HEADROOM_LEVELS];
 	unsigned int levels;
 	char meminfo_path[256], statm_path[256], status_path[256];
+	struct nodes nodes;
 	/* Bytes that may be taken before a new look, and until when. */
 	uint64_t allowance, allowance_end_ns;
 	uint64_t next_look_ns; /* not before, while there is no room */

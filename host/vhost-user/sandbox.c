@@ -41,6 +41,7 @@ static const int allowed[] = {
 	SCMP_SYS(tgkill),
 	SCMP_SYS(sched_yield),
 	SCMP_SYS(sched_getaffinity),
+	SCMP_SYS(get_mempolicy),
 	SCMP_SYS(clock_gettime),
 	SCMP_SYS(clock_nanosleep),
 	SCMP_SYS(nanosleep),

@@ -139,7 +139,9 @@ struct tmem_store_config {
 	uint64_t cgroup_headroom;
 	/*
 	 * The same for MemAvailable of the host.  Default: 1/32 of MemTotal,
-	 * within 16 .. 1024 MiB.  TMEM_DO_NOT_LOOK: whatever is left.
+	 * within 16 .. 1024 MiB.  TMEM_DO_NOT_LOOK: whatever is left.  Where
+	 * the thread that puts may only have memory of some NUMA nodes, by its
+	 * policy (MPOL_BIND) or its cpuset, it is these nodes', too.
 	 */
 	uint64_t host_headroom;
 	/*

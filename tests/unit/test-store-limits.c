@@ -4,6 +4,8 @@
  * as when a guest leaves the host no idle moment: ops must help themselves.
  */
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "store-fixture.h"
@@ -412,13 +414,17 @@ static void open_in_cgroup(struct fixture *f, uint64_t used)
 
 static int remove_fakes(void **state)
 {
-	static const char *const name[] = { "memory.max", "memory.current",
-					    "memory.stat", "statm", "status" };
+	static const char *const name[] = {
+		"memory.max",	 "memory.current", "memory.stat",
+		"statm",	 "status",	   "meminfo",
+		"node0/meminfo", "node1/meminfo",  "node0",
+		"node1",	 "has_memory",
+	};
 	char path[100];
 
-	for (unsigned int i = 0; i < 5; i++) {
+	for (unsigned int i = 0; i < sizeof(name) / sizeof(*name); i++) {
 		snprintf(path, sizeof(path), "%s/%s", fakes, name[i]);
-		unlink(path);
+		remove(path);
 	}
 	rmdir(fakes);
 	return 0;
@@ -474,6 +480,75 @@ static void hugetlb_pages_are_resident(void **state)
 	assert_int_equal(put(&f, 0, 1, 0, 3), TMEM_PAGE_REFUSED);
 	fixture_close(&f);
 	fake("statm", "1 %lu\n", 0);
+}
+
+static void fake_node(unsigned int node, uint64_t free, uint64_t files)
+{
+	char name[32], path[100], format[200];
+
+	snprintf(path, sizeof(path), "%s/node%u", fakes, node);
+	mkdir(path, 0700);
+	snprintf(name, sizeof(name), "node%u/meminfo", node);
+	snprintf(format, sizeof(format),
+		 "Node %u MemFree: %lu kB\nNode %u Active: 999999999 kB\n"
+		 "Node %u Active(file): 0 kB\n"
+		 "Node %u Inactive(file): %%lu kB\n",
+		 node, (unsigned long)free / 1024, node, node, node);
+	fake(name, format, files / 1024);
+}
+
+static bool bind_to(const unsigned long *nodes)
+{
+	return !syscall(SYS_set_mempolicy, nodes ? 2 : 0, nodes,
+			nodes ? 64 : 0);
+}
+
+/* A put of a store that keeps 64 MiB of the host; all nodes have 1 GiB. */
+static int put_on_nodes(const char *nodes)
+{
+	struct tmem_store_config config = { .size = sizeof(config),
+					    .max_bytes = 1024 * MIB,
+					    .host_headroom = 64 * MIB,
+					    .host_dir = fakes };
+	struct tmem_limits limits = { .size = sizeof(limits),
+				      .persistent_reserved = 512 * MIB };
+	struct fixture f = { 0 };
+	int status;
+
+	fake("memory.max", "max\n", 0);
+	fake("meminfo", "MemAvailable: %lu kB\n", 1024 * MIB / 1024);
+	fake("has_memory", nodes, 0);
+	assert_int_equal(tmem_store_create(&config, &f.store), 0);
+	assert_int_equal(tmem_tenant_open(f.store, "test", &limits, &f.tenant),
+			 0);
+	assert_int_equal(tmem_ctx_create(f.store, &f.ctx), 0);
+	pool_open(&f, 0, P);
+	status = put(&f, 0, 1, 0, 3);
+	fixture_close(&f);
+	return status;
+}
+
+/*
+ * Who is bound to a node is killed when that is full, whatever others have.
+ * Files' pages of a node go before anybody does.
+ */
+static void a_full_node_is_a_full_host(void **state)
+{
+	const unsigned long first = 1;
+
+	if (strstr(fakes, "XXXXXX"))
+		assert_non_null(mkdtemp(fakes));
+	fake_node(0, 60 * MIB, 0);
+	fake_node(1, 960 * MIB, 0);
+	if (!bind_to(&first))
+		skip();
+	assert_int_equal(put_on_nodes("0-1\n"), TMEM_PAGE_REFUSED);
+	fake_node(0, 60 * MIB, 60 * MIB);
+	assert_int_equal(put_on_nodes("0-1\n"), TMEM_PAGE_OK);
+	/* Where only one has memory MemAvailable is that one's. */
+	fake_node(0, 60 * MIB, 0);
+	assert_int_equal(put_on_nodes("0\n"), TMEM_PAGE_OK);
+	assert_true(bind_to(NULL));
 }
 
 /* Pressure goes when its cause does, also if nobody dares to put. */
@@ -693,6 +768,7 @@ int main(void)
 		cmocka_unit_test(old_room_is_no_room),
 		cmocka_unit_test(index_asks_the_host),
 		cmocka_unit_test(hugetlb_pages_are_resident),
+		cmocka_unit_test(a_full_node_is_a_full_host),
 		cmocka_unit_test(pressure_ends),
 		cmocka_unit_test(pressure_comes_before_refusals),
 		cmocka_unit_test(pressure_from_outside),
