@@ -47,6 +47,8 @@ def tests():
     for path in glob.glob(f"{TOP}/tests/guest/test_*.py"):
         group = os.path.basename(path)[5:-3]
         names.update(f"{group}.{name}" for name in re.findall(r"^def test_(\w+)\(", read(path), re.M))
+    for path in glob.glob(f"{TOP}/tests/unit/*.c"):
+        names.update(re.findall(r"cmocka_unit_test(?:_\w+)?\((\w+)", read(path)))
     return names
 
 
