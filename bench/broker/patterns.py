@@ -10,6 +10,7 @@ from machine import VMError
 
 MIB = 1 << 20
 MOST_S = 600            # that a job may take
+END_S = 60              # ... from where it need not keep to its set any longer
 LEASES_S = 0.2          # between looks at leases
 SPENT_S = 1             # ... at what the host has spent
 PATTERNS = {"alternating": "one after another", "together": "all at once"}
@@ -25,6 +26,8 @@ class Job:
         self.progress = [(0, 0)]
         self.state = "works"
         self.why = ""
+        self.gate = gate            # it keeps to its set until this is opened
+        self.may_end = None         # since when
         # The OOM killer sees no process that the file of -M belongs to.
         self.number = self.vm.begin(
             f"echo 1000 >/proc/self/oom_score_adj; workset -M -R -m {mib} -w 10 "
@@ -43,10 +46,24 @@ class Job:
             self.progress.append((time.monotonic() - self.start, progress_in(file.read())))
         if answer:
             self.read(*answer)
-        elif not self.is_at_peak() and (thrashes(self.progress) or
-                                        self.progress[-1][0] > MOST_S):
+        elif self.is_stuck():
             self.state = "cut off"
         return self.state == "works"
+
+    def is_stuck(self):
+        """It does hardly any work, or it has done it and does not end: a full zram can keep a kernel
+        busy for good."""
+        now = self.progress[-1][0]
+        if not self.is_at_peak():
+            return thrashes(self.progress) or now > MOST_S
+        if not self.gate:
+            self.open()
+        return self.may_end is not None and now > self.may_end + END_S
+
+    def open(self):
+        """It may end."""
+        if self.may_end is None:
+            self.may_end = self.progress[-1][0]
 
     def read(self, status, out):
         self.why = out.strip().splitlines()[-1] if out.strip() else ""
@@ -100,6 +117,8 @@ class Trial:
             if all(job.is_at_peak() for job in self.jobs) and not os.path.exists(self.side.gate):
                 with open(self.side.gate, "w", encoding="ascii"):
                     pass
+                for job in self.jobs:
+                    job.open()
 
     def look(self):
         """At the host, now and then."""
