@@ -11,7 +11,7 @@ help:
 	@echo "make check-broker   tmem-broker and stores that have leases of it"
 	@echo "make check-vhost-user  vhost-user-tmem, with VMMs and guests that misbehave"
 	@echo "make check-qtest    the QEMU device without a guest"
-	@echo "make check-libvirt  <tmem> in libvirt: its own tests, and its daemon with a guest that swaps; not in check"
+	@echo "make check-libvirt  <tmem> in libvirt: its own tests, and its daemon with a guest that swaps"
 	@echo "make check-modules  the driver compiles without a warning, as checkpatch wants it"
 	@echo "make check-guest    guests that swap, on three kernels; KERNEL=6.1 for one, TESTS=swap"
 	@echo "make check-uml      guests as User Mode Linux, 7.x, 5.10 and one with KASAN and lockdep"
