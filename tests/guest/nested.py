@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: BSD-3-Clause
 """A guest's guest, which test_uml.nested has a guest run: it swaps on its own virtio-tmem, then
 has pages there and says "holds".  At a line of input it looks at them, and ends with 0 if all is

@@ -93,7 +93,7 @@ def test_nested(kernel):
         vm.run("swapon /dev/tmem0; mkdir /run/host; mount -r -t hostfs none /run/host;"
                " for i in dev proc sys; do mount --bind /$i /run/host/$i; done; mkfifo /run/go")
         vm.run(f"(env TMPDIR=/dev/shm QEMU={qemu} TMEM_IMAGE_6.1={image} chroot /run/host"
-               f" {TOP}/tests/guest/nested.py; echo ended with $?) <>/run/go >/run/says 2>&1 &")
+               f" python3 {TOP}/tests/guest/nested.py; echo ended with $?) <>/run/go >/run/says 2>&1 &")
 
         def says(word):
             vm.run(f"until grep -q '{word}\\|ended' /run/says; do sleep 0.5; done", timeout=600)
