@@ -8,9 +8,11 @@ For a libvirt that does not know <tmem>: makes <qemu:commandline> of each.
 
 Of what <tmem> has, this leaves out <address>: libvirt does not know of the device, so it
 cannot give it one.  It gets the slots from 0x18 on of the bus pcie.0, or pci.0 of machine pc
-(parameters "bus" and "slot"), which libvirt itself takes last.  What libvirt would refuse, or
-what QEMU would take for another option, ends it with a line.  What needs libvirt's help is up to you: live
-changes (virsh qemu-monitor-command), the room in hard_limit, and access to sockets.
+(parameters "bus" and "slot"), which libvirt itself takes last.  What QEMU would take for another
+option, or for another value, ends it with a line; what QEMU refuses itself is found when the
+domain is started.  What needs libvirt's help is up to you: live changes (virsh
+qemu-monitor-command), the room in hard_limit, access to sockets, and that the back end of a
+source with reconnect listens: QEMU waits for it.
 -->
 <xsl:stylesheet version="1.0"
                 xmlns:xsl="http://www.w3.org/1999/XSL/Transform"
@@ -78,9 +80,7 @@ changes (virsh qemu-monitor-command), the room in hard_limit, and access to sock
               <xsl:with-param name="text" select="source/@path"/>
             </xsl:call-template>
             <xsl:if test="source/reconnect/@enabled = 'yes'">
-              <xsl:variable name="seconds" select="concat(source/reconnect/@timeout,
-                                                          substring('1', 1 + count(source/reconnect/@timeout)))"/>
-              <xsl:value-of select="concat(',reconnect-ms=', 1000 * $seconds)"/>
+              <xsl:value-of select="concat(',reconnect-ms=', 1000 * source/reconnect/@timeout)"/>
             </xsl:if>
           </xsl:attribute>
         </qemu:arg>
@@ -149,8 +149,11 @@ changes (virsh qemu-monitor-command), the room in hard_limit, and access to sock
   <xsl:template name="check">
     <xsl:for-each select="driver/@queues | driver/@fast_queues | driver/@iothread | weight |
                           compression/@recompress | compression/@after | source/reconnect/@timeout">
-      <xsl:if test="normalize-space(.) = '' or translate(., '0123456789 &#9;&#10;', '') != ''">
+      <xsl:if test="normalize-space(.) = '' or translate(normalize-space(.), '0123456789', '') != ''">
         <xsl:message terminate="yes"><xsl:value-of select="name()"/> of tmem is '<xsl:value-of select="."/>': must be a number</xsl:message>
+      </xsl:if>
+      <xsl:if test=". = 0 and name() != 'fast_queues'">
+        <xsl:message terminate="yes"><xsl:value-of select="name()"/> of tmem must not be 0</xsl:message>
       </xsl:if>
     </xsl:for-each>
     <xsl:for-each select="driver/@iommu | driver/@ats | driver/@packed | driver/@page_per_vq">
@@ -166,6 +169,15 @@ changes (virsh qemu-monitor-command), the room in hard_limit, and access to sock
     </xsl:if>
     <xsl:if test="boolean(source) = boolean(size)">
       <xsl:message terminate="yes">tmem has a size, or else a source</xsl:message>
+    </xsl:if>
+    <xsl:if test="source and (source/@type != 'unix' or not(source/@type))">
+      <xsl:message terminate="yes">the type of a source of tmem must be 'unix'</xsl:message>
+    </xsl:if>
+    <xsl:if test="source and (reserved or limits or headroom or compression or locked or lease or weight)">
+      <xsl:message terminate="yes">the store of a tmem with a source is configured at its back end: no reserved, limits, headroom, compression, locked, lease, weight</xsl:message>
+    </xsl:if>
+    <xsl:if test="source/reconnect and not(source/reconnect[@enabled = 'no'] or source/reconnect[@enabled = 'yes' and @timeout])">
+      <xsl:message terminate="yes">reconnect of tmem must be enabled='yes' with a timeout, or enabled='no'</xsl:message>
     </xsl:if>
     <xsl:for-each select="source | lease">
       <xsl:if test="not(starts-with(@path, '/')) or string-length(@path) &gt; 107">
@@ -214,24 +226,28 @@ changes (virsh qemu-monitor-command), the room in hard_limit, and access to sock
     <xsl:param name="value"/>
     <xsl:param name="unit"/>
     <xsl:if test="$value">
+      <xsl:variable name="upper" select="translate($unit, 'abegikmsty', 'ABEGIKMSTY')"/>
       <xsl:variable name="factor">
         <xsl:choose>
-          <xsl:when test="not($unit) or $unit = 'KiB' or $unit = 'k' or $unit = 'K'">1024</xsl:when>
-          <xsl:when test="$unit = 'b' or $unit = 'byte' or $unit = 'bytes'">1</xsl:when>
-          <xsl:when test="$unit = 'KB'">1000</xsl:when>
-          <xsl:when test="$unit = 'MiB' or $unit = 'M'">1048576</xsl:when>
-          <xsl:when test="$unit = 'MB'">1000000</xsl:when>
-          <xsl:when test="$unit = 'GiB' or $unit = 'G'">1073741824</xsl:when>
-          <xsl:when test="$unit = 'GB'">1000000000</xsl:when>
-          <xsl:when test="$unit = 'TiB' or $unit = 'T'">1099511627776</xsl:when>
-          <xsl:when test="$unit = 'TB'">1000000000000</xsl:when>
+          <xsl:when test="$upper = '' or $upper = 'KIB' or $upper = 'K'">1024</xsl:when>
+          <xsl:when test="$upper = 'B' or $upper = 'BYTE' or $upper = 'BYTES'">1</xsl:when>
+          <xsl:when test="$upper = 'KB'">1000</xsl:when>
+          <xsl:when test="$upper = 'MIB' or $upper = 'M'">1048576</xsl:when>
+          <xsl:when test="$upper = 'MB'">1000000</xsl:when>
+          <xsl:when test="$upper = 'GIB' or $upper = 'G'">1073741824</xsl:when>
+          <xsl:when test="$upper = 'GB'">1000000000</xsl:when>
+          <xsl:when test="$upper = 'TIB' or $upper = 'T'">1099511627776</xsl:when>
+          <xsl:when test="$upper = 'TB'">1000000000000</xsl:when>
           <xsl:otherwise>
             <xsl:message terminate="yes">unknown unit '<xsl:value-of select="$unit"/>' of <xsl:value-of select="$option"/> in tmem</xsl:message>
           </xsl:otherwise>
         </xsl:choose>
       </xsl:variable>
-      <xsl:if test="string(number($value)) = 'NaN' or $value &lt; 0">
-        <xsl:message terminate="yes"><xsl:value-of select="$option"/> of tmem is '<xsl:value-of select="$value"/>'</xsl:message>
+      <xsl:if test="normalize-space($value) = '' or translate(normalize-space($value), '0123456789', '') != ''">
+        <xsl:message terminate="yes"><xsl:value-of select="$option"/> of tmem is '<xsl:value-of select="$value"/>': must be a number</xsl:message>
+      </xsl:if>
+      <xsl:if test="$value = 0 and $option != 'reserved'">
+        <xsl:message terminate="yes"><xsl:value-of select="$option"/> of tmem must not be 0</xsl:message>
       </xsl:if>
       <xsl:value-of select="concat(',', $option, '=', format-number(ceiling($value * $factor div 1024) * 1024, '0'))"/>
     </xsl:if>

@@ -37,7 +37,7 @@ class Daemon:
         self.prefix = prefix
         self.out = os.path.dirname(prefix)
         # Where libvirt looks for it by itself is not below its runstatedir.
-        self.socket = f"mode=legacy&socket={self.out}/run/libvirt/libvirt-sock"
+        self.socket = f"mode=legacy&socket={self.out}/var/run/libvirt/libvirt-sock"
         self.process = None
         self.dir = tempfile.mkdtemp(prefix="tmem-libvirt-")
         self.log = f"{self.dir}/libvirtd.log"
