@@ -19,7 +19,7 @@
 #define MPOL_MODES	    0xff /* the rest are flags */
 #define MPOL_F_MEMS_ALLOWED 4
 
-/* A node's number in a list such as "0-1,3"; false: it has ended. */
+/* The next nodes of a list such as "0-1,3"; false: it has ended. */
 static bool next_range(const char **list, unsigned long *first,
 		       unsigned long *last)
 {

@@ -15,7 +15,7 @@
 
 /*
  * Of the C library's memory, threads and files; of the store; of sockets. Files
- * are read only: the store looks at /proc and at its cgroup.
+ * are read only: the store looks at /proc, its cgroup and NUMA nodes.
  */
 static const int allowed[] = {
 	/* memory */

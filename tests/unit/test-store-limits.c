@@ -368,11 +368,18 @@ static void lowered_ephemeral_limit_evicts(void **state)
 
 static char fakes[] = "/tmp/tmem-headroom-XXXXXX";
 
+static void make_fakes(void)
+{
+	if (strstr(fakes, "XXXXXX"))
+		assert_non_null(mkdtemp(fakes));
+}
+
 static void fake(const char *name, const char *format, uint64_t value)
 {
 	char path[100];
 	FILE *file;
 
+	make_fakes();
 	snprintf(path, sizeof(path), "%s/%s", fakes, name);
 	file = fopen(path, "w");
 	assert_non_null(file);
@@ -394,8 +401,6 @@ static void open_process(struct fixture *f, uint64_t used, uint64_t process)
 				      .persistent_reserved = 512 * MIB };
 
 	memset(f, 0, sizeof(*f));
-	if (strstr(fakes, "XXXXXX"))
-		assert_non_null(mkdtemp(fakes));
 	fake("memory.max", "%lu\n", 256 * MIB);
 	fake("memory.current", "%lu\n", used);
 	fake("memory.stat", "inactive_file %lu\n", 0);
@@ -486,6 +491,7 @@ static void fake_node(unsigned int node, uint64_t free, uint64_t files)
 {
 	char name[32], path[100], format[200];
 
+	make_fakes();
 	snprintf(path, sizeof(path), "%s/node%u", fakes, node);
 	mkdir(path, 0700);
 	snprintf(name, sizeof(name), "node%u/meminfo", node);
@@ -536,8 +542,6 @@ static void a_full_node_is_a_full_host(void **state)
 {
 	const unsigned long first = 1;
 
-	if (strstr(fakes, "XXXXXX"))
-		assert_non_null(mkdtemp(fakes));
 	fake_node(0, 60 * MIB, 0);
 	fake_node(1, 960 * MIB, 0);
 	if (!bind_to(&first))
