@@ -365,7 +365,9 @@ def test_full_and_reading(kernel):
                 break
         # How soon is the kernel's affair: once there were 16 after the first round.
         assert disk["refusals"] > 100, disk
-        assert disk["kswapd_waits"] < disk["refusals"] / 10, disk
+        # A wait ends when it is time to ask again: who always waits has one for every other
+        # request.  Refusals between them are as many as the CPU has time for.
+        assert disk["kswapd_waits"] < disk["put_requests"] / 5, disk
 
 
 @on("6.1")
