@@ -71,6 +71,9 @@ static struct span *span_adopt(struct arena *arena, uint32_t number,
 {
 	struct segment *segment = segment_of(arena, number);
 	struct size_class *class = &arena->class[class_index];
+	/* How many are named is not known before the last is: slots_rebuild(). */
+	unsigned int slots =
+		class_index == CLASS_SLOTTED ? SLOTTED_SLOTS_MAX : class->slots;
 	struct span *span = segment->span[page];
 	uint16_t mask, missing;
 
@@ -92,7 +95,7 @@ static struct span *span_adopt(struct arena *arena, uint32_t number,
 	segment->populated |= missing;
 	atomic_fetch_add(&arena->populated_bytes,
 			 (uint64_t)__builtin_popcount(missing) * ARENA_PAGE);
-	span = span_new(arena, class_index, number, page);
+	span = span_new(arena, class_index, slots, number, page);
 	if (!span) {
 		*error = -ENOMEM;
 		return NULL;
@@ -100,7 +103,9 @@ static struct span *span_adopt(struct arena *arena, uint32_t number,
 	segment->used |= mask;
 	for (unsigned int i = 0; i < class->pages; i++)
 		segment->span[page + i] = span;
-	atomic_fetch_add(&arena->span_bytes, span_bytes(class->slots));
+	if (span_slotted(span))
+		slotted_of(span)->closed = true;
+	atomic_fetch_add(&arena->span_bytes, span_size(span));
 	span_enqueue(arena, span, QUEUE_SMALL);
 	return span;
 }
@@ -109,9 +114,8 @@ static struct span *span_adopt(struct arena *arena, uint32_t number,
 static bool slot_has_memory(struct arena *arena, tmem_handle handle,
 			    uint32_t length)
 {
-	uint64_t from = (uint64_t)(handle_slot(handle) >> 12) * ARENA_PAGE +
-			(uint64_t)(handle_slot(handle) & 0xfff) *
-				class_size(class_of(length));
+	uint64_t from = arena_offset(handle) -
+			(uint64_t)handle_segment(handle) * SEGMENT_BYTES;
 	uint64_t first = from / ARENA_PAGE;
 	uint64_t last = (from + length - 1) / ARENA_PAGE;
 	uint16_t mask;
@@ -132,12 +136,43 @@ static bool length_valid(unsigned int type, uint32_t length, uint32_t page_size)
 	return length && length < page_size;
 }
 
+/* The span and slot that a handle names, if there can be such. */
+static struct span *slot_find(struct arena *arena, tmem_handle handle,
+			      unsigned int *index, int *error)
+{
+	unsigned int page = handle_slot(handle) >> 12;
+	unsigned int at = handle_slot(handle) & 0xfff;
+	uint32_t length = handle_length(handle);
+	struct span *span;
+
+	if (handle & HANDLE_SLOTTED) {
+		if (page || length < SLOTTED_LENGTH_MIN ||
+		    length > SLOTTED_LENGTH_MAX)
+			return NULL;
+		span = span_adopt(arena, handle_segment(handle), 0,
+				  CLASS_SLOTTED, error);
+		return span && slotted_adopt(arena, span, at,
+					     slot_bytes(CLASS_SLOTTED, length) /
+						     UNIT,
+					     index)
+			       ? span
+			       : NULL;
+	}
+	if (at >= arena->class[class_of(length)].slots)
+		return NULL;
+	*index = at;
+	span = span_adopt(arena, handle_segment(handle), page, class_of(length),
+			  error);
+	return span && !atomic_load(&span->slot[at].leaf) ? span : NULL;
+}
+
 /* The slot that a handle names is that word's, if it can be. */
 static bool slot_adopt(const struct tmem_pool *pool, tmem_handle handle,
 		       struct tmem_leaf *leaf, unsigned int entry, int *error)
 {
 	struct arena *arena = pool->arena;
-	uint32_t length = handle_length(handle), segment, index;
+	uint32_t length = handle_length(handle);
+	unsigned int index;
 	struct span *span;
 
 	if (handle & HANDLE_MAIN)
@@ -146,21 +181,54 @@ static bool slot_adopt(const struct tmem_pool *pool, tmem_handle handle,
 		return false;
 	if (pool->opaque != (handle_type(handle) == HANDLE_OPAQUE))
 		return false;
-	segment = handle_segment(handle);
-	index = handle_slot(handle) & 0xfff;
-	if (segment >= arena->num_segments ||
-	    index >= arena->class[class_of(length)].slots ||
+	if (handle_segment(handle) >= arena->num_segments ||
 	    !slot_has_memory(arena, handle, length))
 		return false;
-	span = span_adopt(arena, segment, handle_slot(handle) >> 12,
-			  class_of(length), error);
-	if (!span || atomic_load(&span->slot[index].leaf))
+	span = slot_find(arena, handle, &index, error);
+	if (!span)
 		return false;
 	atomic_store(&span->slot[index].leaf, leaf->self);
 	span->slot[index].entry = entry;
 	span->used++;
 	arena->class[span->class_index].queue[QUEUE_SMALL].used++;
 	return true;
+}
+
+static void slots_free(struct span *span)
+{
+	span->free_head = SLOT_END;
+	for (unsigned int i = span->slots; i-- > 0;) {
+		if (atomic_load(&span->slot[i].leaf))
+			continue;
+		span->slot[i].entry = span->free_head;
+		span->free_head = i;
+	}
+}
+
+/* A slotted segment's span with as many slots as it has, in @span's place.  That
+ * itself, if there is no memory for one. */
+static struct span *slots_trim(struct arena *arena, struct span *span)
+{
+	struct segment *segment = segment_of(arena, span->segment);
+	unsigned int slots = slotted_of(span)->made;
+	struct span *trimmed =
+		span_new(arena, CLASS_SLOTTED, slots, span->segment, 0);
+
+	if (!trimmed)
+		return span;
+	trimmed->used = span->used;
+	memcpy(trimmed->slot, span->slot, slots * sizeof(struct slot));
+	memcpy(slotted_of(trimmed), slotted_of(span),
+	       sizeof(struct slotted) + slots * sizeof(struct extent));
+	for (unsigned int i = 0; i < SEGMENT_PAGES; i++)
+		segment->span[i] = trimmed;
+	/* In the same place of the list; its counters are those of the other. */
+	list_add_tail(&span->age, &trimmed->age);
+	list_del(&span->age);
+	atomic_fetch_sub(&arena->span_bytes,
+			 span_size(span) - span_size(trimmed));
+	store_free(arena->tenant->store, span);
+	return trimmed;
 }
 
 /* Slots that no word names are free. */
@@ -171,12 +239,12 @@ static void slots_rebuild(struct arena *arena)
 	for (struct list *l = spans->next; l != spans; l = l->next) {
 		struct span *span = container_of(l, struct span, age);
 
-		span->free_head = SLOT_END;
-		for (unsigned int i = span->slots; i-- > 0;) {
-			if (atomic_load(&span->slot[i].leaf))
-				continue;
-			span->slot[i].entry = span->free_head;
-			span->free_head = i;
+		if (span_slotted(span)) {
+			span = slots_trim(arena, span);
+			arena->slotted.holes += span_holes(span);
+			l = &span->age;
+		} else {
+			slots_free(span);
 		}
 		span_link(arena, span);
 	}

@@ -26,7 +26,7 @@ int arena_init(struct arena *arena, struct tmem_tenant *tenant, bool persistent,
 	arena->tenant = tenant;
 	arena->persistent = persistent;
 	pthread_mutex_init(&arena->lock, NULL);
-	for (unsigned int i = 0; i < CLASSES; i++)
+	for (unsigned int i = 0; i < CLASSES_ALL; i++)
 		class_init(&arena->class[i], i);
 	for (unsigned int i = 0; i <= SEGMENT_PAGES; i++)
 		list_init(&arena->by_run[i]);
@@ -45,9 +45,13 @@ int arena_init(struct arena *arena, struct tmem_tenant *tenant, bool persistent,
 	return error;
 }
 
-size_t span_bytes(unsigned int slots)
+size_t span_bytes(unsigned int class_index, unsigned int slots)
 {
-	return sizeof(struct span) + slots * sizeof(struct slot);
+	size_t bytes = sizeof(struct span) + slots * sizeof(struct slot);
+
+	if (class_index == CLASS_SLOTTED)
+		bytes += sizeof(struct slotted) + slots * sizeof(struct extent);
+	return bytes;
 }
 
 static void spans_free(struct tmem_store *store, struct list *spans)
@@ -267,6 +271,8 @@ int arena_may_grow(struct arena *arena, enum grows grows, uint64_t bytes,
 	if (need == NEED_ROOM)
 		return store_has_room(arena->tenant, grows, bytes) ? 0
 								   : -ENOSPC;
+	if (need == NEED_PACK)
+		return store_ask_host(arena->tenant->store, bytes);
 	return store_may_grow(arena->tenant, grows, bytes,
 			      need == NEED_GUARANTEED);
 }
@@ -347,25 +353,61 @@ struct segment *run_find(struct arena *arena, unsigned int pages,
 
 char *slot_data(struct arena *arena, struct span *span, unsigned int i)
 {
-	return segment_data(arena, span->segment) + span->page * ARENA_PAGE +
+	char *data = segment_data(arena, span->segment);
+
+	if (span_slotted(span))
+		return data + (size_t)slotted_of(span)->extent[i].at * UNIT;
+	return data + span->page * ARENA_PAGE +
 	       (size_t)i * arena->class[span->class_index].size;
 }
 
-/* Of the first partial span. */
-bool slot_take(struct arena *arena, struct size_class *class, uint32_t length,
-	       struct chunk *chunk)
+uint32_t slot_bytes(unsigned int class_index, uint32_t length)
 {
-	struct class_queue *queue = &class->queue[chunk->queue];
+	return class_index == CLASS_SLOTTED ? (length + UNIT - 1) / UNIT * UNIT
+					    : class_size(class_index);
+}
+
+/* Of the first partial span. */
+static struct span *class_take(struct class_queue *queue, unsigned int *index)
+{
 	struct span *span;
-	struct slot *slot;
 
 	if (list_empty(&queue->partial))
-		return false;
+		return NULL;
 	span = container_of(queue->partial.next, struct span, link);
+	*index = span->free_head;
+	span->free_head = span->slot[*index].entry;
+	return span;
+}
+
+/* It gets a page that recompression has not looked at. */
+static void span_unsettle(struct arena *arena, struct span *span)
+{
+	span->filled = true;
+	if (!span->settled)
+		return;
+	span->settled = false;
+	list_del(&span->age);
+	list_add_tail(&arena->spans[QUEUE_SMALL], &span->age);
+}
+
+bool slot_take(struct arena *arena, unsigned int class_index, uint32_t length,
+	       struct chunk *chunk)
+{
+	struct class_queue *queue =
+		&arena->class[class_index].queue[chunk->queue];
+	struct span *span;
+	unsigned int index;
+	struct slot *slot;
+
+	span = class_index == CLASS_SLOTTED
+		       ? slotted_take(arena, length, &index)
+		       : class_take(queue, &index);
+	if (!span)
+		return false;
 	chunk->span = span;
-	chunk->index = span->free_head;
-	slot = &span->slot[chunk->index];
-	span->free_head = slot->entry;
+	chunk->index = index;
+	slot = &span->slot[index];
 	span->used++;
 	queue->used++;
 	chunk->length = length;
@@ -373,16 +415,11 @@ bool slot_take(struct arena *arena, struct size_class *class, uint32_t length,
 	if (!arena->persistent && span_old(arena, span))
 		chunk->age |= HANDLE_YOUNG;
 	atomic_store(&slot->leaf, SLOT_PENDING);
-	if (span->used == span->slots)
+	if (span->used == span->slots && !span_slotted(span))
 		span_link(arena, span);
-	span->filled = true;
-	if (span->settled) {
-		/* Not any more. */
-		span->settled = false;
-		list_del(&span->age);
-		list_add_tail(&arena->spans[QUEUE_SMALL], &span->age);
-	}
 	chunk->data = slot_data(arena, span, chunk->index);
+	if (!chunk->tried)
+		span_unsettle(arena, span);
 	return true;
 }
 
@@ -391,38 +428,65 @@ void slot_release(struct arena *arena, struct span *span, unsigned int index)
 	struct slot *slot = &span->slot[index];
 
 	atomic_store(&slot->leaf, 0);
-	slot->entry = span->used == span->slots ? SLOT_END : span->free_head;
-	span->free_head = index;
+	if (span_slotted(span)) {
+		slotted_release(arena, span, index);
+	} else {
+		slot->entry =
+			span->used == span->slots ? SLOT_END : span->free_head;
+		span->free_head = index;
+	}
 	span->used--;
 	arena->class[span->class_index].queue[span->queue].used--;
 	/* One in no list is what compaction or eviction empties. */
 	if (!span->used && !span->busy)
 		span_end(arena, span);
-	else if (span->used + 1 == span->slots && !list_empty(&span->link))
+	else if (span->used + 1 == span->slots && !span_slotted(span) &&
+		 !list_empty(&span->link))
 		span_link(arena, span);
+}
+
+/* Whatever has a free slot for it; else *@class_index is what needs a span. */
+static bool slot_take_any(struct arena *arena, uint32_t length,
+			  struct chunk *chunk, unsigned int *class_index)
+{
+	struct class_queue *slotted =
+		&arena->class[CLASS_SLOTTED].queue[QUEUE_SMALL];
+	bool taken;
+
+	arena_lock(arena);
+	*class_index = class_of(length);
+	taken = (!list_empty(&slotted->partial) &&
+		 slot_take(arena, CLASS_SLOTTED, length, chunk)) ||
+		slot_take(arena, *class_index, length, chunk);
+	if (!taken && slotted_wanted(arena, length))
+		*class_index = CLASS_SLOTTED;
+	pthread_mutex_unlock(&arena->lock);
+	return taken;
 }
 
 static int slot_alloc(struct arena *arena, uint32_t length, enum need need,
 		      struct chunk *chunk)
 {
-	unsigned int index = class_of(length);
-	struct size_class *class = &arena->class[index];
+	unsigned int index;
+	int error = 0;
 
 	if (arena->persistent)
 		chunk->queue = QUEUE_SMALL;
-	for (;;) {
-		bool taken;
-		int error;
-
-		arena_lock(arena);
-		taken = slot_take(arena, class, length, chunk);
-		pthread_mutex_unlock(&arena->lock);
-		if (taken)
-			return 0;
+	while (!error && !slot_take_any(arena, length, chunk, &index)) {
+		/* Holes are for who needs them, not for the next step alone. */
+		if (index == CLASS_SLOTTED && arena_pack(arena) &&
+		    slot_take_any(arena, length, chunk, &index))
+			break;
 		error = span_add(arena, index, chunk->queue, need);
-		if (error)
-			return error;
+		/* A whole segment is more than there is room for. */
+		if (error == -ENOSPC && index == CLASS_SLOTTED)
+			error = span_add(arena, class_of(length), chunk->queue,
+					 need);
 	}
+	/* Making room in vain may have left some in the segment packed to. */
+	if (error == -ENOSPC && slot_take_any(arena, length, chunk, &index))
+		error = 0;
+	return error;
 }
 
 int arena_alloc(struct arena *arena, uint32_t length, bool guaranteed,
@@ -435,6 +499,7 @@ int arena_alloc(struct arena *arena, uint32_t length, bool guaranteed,
 int arena_alloc_if_room(struct arena *arena, uint32_t length,
 			struct chunk *chunk)
 {
+	chunk->tried = true;
 	return slot_alloc(arena, length, NEED_ROOM, chunk);
 }
 
@@ -458,6 +523,10 @@ tmem_handle arena_publish(struct arena *arena, struct chunk *chunk,
 	 */
 	slot->entry = entry;
 	atomic_store_explicit(&slot->leaf, leaf->self, memory_order_release);
+	if (span_slotted(span))
+		return handle_slotted_chunk(
+			type, chunk->length, span->segment,
+			slotted_of(span)->extent[chunk->index].at);
 	return handle_chunk(type, chunk->length, span->segment,
 			    (uint32_t)span->page << 12 | chunk->index) |
 	       chunk->age;
@@ -469,17 +538,41 @@ static struct span *handle_span(struct arena *arena, tmem_handle handle)
 		->span[handle_slot(handle) >> 12];
 }
 
+/* arena->lock held. */
+static unsigned int slot_index(struct span *span, tmem_handle handle)
+{
+	unsigned int index = handle_slot(handle) & 0xfff;
+
+	return span_slotted(span) ? slotted_index(span, index) : index;
+}
+
+/* arena->lock held. */
 static struct slot *slot_of(struct arena *arena, tmem_handle handle)
 {
-	return &handle_span(arena, handle)->slot[handle_slot(handle) & 0xfff];
+	struct span *span = handle_span(arena, handle);
+
+	return &span->slot[slot_index(span, handle)];
 }
 
 void arena_free(struct arena *arena, tmem_handle handle)
 {
+	struct span *span;
+
 	arena_lock(arena);
-	slot_release(arena, handle_span(arena, handle),
-		     handle_slot(handle) & 0xfff);
+	span = handle_span(arena, handle);
+	slot_release(arena, span, slot_index(span, handle));
 	pthread_mutex_unlock(&arena->lock);
+}
+
+uint64_t arena_offset(tmem_handle handle)
+{
+	uint64_t segment = (uint64_t)handle_segment(handle) * SEGMENT_BYTES;
+	uint32_t slot = handle_slot(handle);
+
+	if (handle & HANDLE_SLOTTED)
+		return segment + slot * UNIT;
+	return segment + (slot >> 12) * ARENA_PAGE +
+	       (slot & 0xfff) * class_size(class_of(handle_length(handle)));
 }
 
 const char *arena_data(struct arena *arena, tmem_handle handle)
@@ -490,10 +583,10 @@ const char *arena_data(struct arena *arena, tmem_handle handle)
 	 * The class follows from the length: neither the segment's nor the
 	 * span's descriptor, both cold in a random get, is looked at.
 	 */
-	return segment_data(arena, handle_segment(handle)) +
-	       (handle_slot(handle) >> 12) * ARENA_PAGE +
-	       (size_t)(handle_slot(handle) & 0xfff) *
-		       class_size(class_of(handle_length(handle)));
+	uint64_t offset = arena_offset(handle);
+
+	return arena->region[offset / REGION_BYTES]->data +
+	       offset % REGION_BYTES;
 }
 
 void arena_prefetch(struct arena *arena, tmem_handle handle)
@@ -509,7 +602,9 @@ void arena_prefetch_slot(struct arena *arena, tmem_handle handle)
 	struct span *span = handle_span(arena, handle);
 
 	__builtin_prefetch(span, 1);
-	__builtin_prefetch(&span->slot[handle_slot(handle) & 0xfff], 1);
+	/* Which slot of a slotted segment takes a look at it to know. */
+	if (!(handle & HANDLE_SLOTTED))
+		__builtin_prefetch(&span->slot[handle_slot(handle) & 0xfff], 1);
 }
 
 void arena_move_leaf(struct arena *arena, const struct tmem_leaf *old,
@@ -527,16 +622,54 @@ void arena_move_leaf(struct arena *arena, const struct tmem_leaf *old,
 
 uint16_t *arena_taker(struct arena *arena, tmem_handle handle)
 {
-	return &slot_of(arena, handle)->taker;
+	struct slot *slot;
+
+	arena_lock(arena);
+	slot = slot_of(arena, handle);
+	pthread_mutex_unlock(&arena->lock);
+	return &slot->taker;
 }
 
 /* ------------------------------------------------------------------ check */
 
+/* Does the word name slot @i of the span? */
+static bool names_slot(tmem_handle handle, struct span *span, unsigned int i)
+{
+	if (!handle_has_chunk(handle) ||
+	    handle_segment(handle) != span->segment ||
+	    span_slotted(span) != !!(handle & HANDLE_SLOTTED))
+		return false;
+	if (!span_slotted(span))
+		return handle_slot(handle) ==
+			       ((uint32_t)span->page << 12 | i) &&
+		       class_of(handle_length(handle)) == span->class_index;
+	return handle_slot(handle) == slotted_of(span)->extent[i].at &&
+	       slot_bytes(CLASS_SLOTTED, handle_length(handle)) ==
+		       slotted_of(span)->extent[i].units * UNIT;
+}
+
+/* As many as are not in use. */
+static int free_slots_check(struct span *span, unsigned int live, char *message,
+			    size_t size)
+{
+	unsigned int free = 0;
+
+	for (unsigned int i = span->free_head;
+	     span->used < span->slots && i != SLOT_END && free < span->slots;
+	     i = span->slot[i].entry)
+		free++;
+	if (live + free != span->slots)
+		return FAULT("span: %u live, %u free of %u", live, free,
+			     span->slots);
+	return 0;
+}
+
 static int span_check(struct arena *arena, struct span *span, uint16_t *used,
-		      char *message, size_t size)
+		      struct slotted_units *units, char *message, size_t size)
 {
 	struct segment *segment = segment_of(arena, span->segment);
-	unsigned int live = 0, free = 0;
+	unsigned int live = 0;
+	int error;
 
 	for (unsigned int i = 0; i < span->slots; i++) {
 		uint32_t cell = atomic_load(&span->slot[i].leaf);
@@ -552,21 +685,18 @@ static int span_check(struct arena *arena, struct span *span, uint16_t *used,
 		if (span->slot[i].entry >= leaf->capacity)
 			return FAULT("slot's leaf has no such word");
 		handle = atomic_load(&leaf->word[span->slot[i].entry]);
-		if (!handle_has_chunk(handle) ||
-		    handle_segment(handle) != span->segment ||
-		    handle_slot(handle) != ((uint32_t)span->page << 12 | i) ||
-		    class_of(handle_length(handle)) != span->class_index)
+		if (!names_slot(handle, span, i))
 			return FAULT("slot's leaf does not name the slot");
 		if (arena->persistent && handle & HANDLE_MAIN)
 			return FAULT("a persistent page with an age");
 	}
-	for (unsigned int i = span->free_head;
-	     span->used < span->slots && i != SLOT_END && free < span->slots;
-	     i = span->slot[i].entry)
-		free++;
-	if (live != span->used || live + free != span->slots)
-		return FAULT("span: %u live, %u free, %u used of %u", live,
-			     free, span->used, span->slots);
+	if (live != span->used)
+		return FAULT("span: %u live, %u used", live, span->used);
+	error = span_slotted(span)
+			? slotted_check(arena, span, units, message, size)
+			: free_slots_check(span, live, message, size);
+	if (error)
+		return error;
 	for (unsigned int i = 0; i < span->pages; i++)
 		if (segment->span[span->page + i] != span)
 			return FAULT("segment does not name its span");
@@ -579,6 +709,7 @@ static int span_check(struct arena *arena, struct span *span, uint16_t *used,
 int arena_check(struct arena *arena, char *message, size_t size)
 {
 	uint64_t populated = 0, idle = 0, metadata = 0, spans = 0;
+	struct slotted_units units = { 0 };
 
 	for (unsigned int q = 0; q < QUEUES; q++)
 		if (queue_check(arena, q, &spans, &metadata, message, size))
@@ -597,7 +728,8 @@ int arena_check(struct arena *arena, char *message, size_t size)
 			if (!span || span->page != p)
 				continue;
 			spans--;
-			error = span_check(arena, span, &used, message, size);
+			error = span_check(arena, span, &used, &units, message,
+					   size);
 			if (error)
 				return error;
 		}
@@ -615,6 +747,8 @@ int arena_check(struct arena *arena, char *message, size_t size)
 		return FAULT("descriptors of spans miscounted");
 	if (spans)
 		return FAULT("spans that no segment names");
+	if (memcmp(&units, &arena->slotted, sizeof(units)))
+		return FAULT("units of slotted segments miscounted");
 	if (populated * ARENA_PAGE != atomic_load(&arena->populated_bytes) ||
 	    idle != arena->idle_pages)
 		return FAULT("populated or idle pages miscounted");

@@ -7,6 +7,7 @@
  * anew from those (adopt.c).
  *
  *   classes.c  sizes of slots
+ *   slotted.c  segments of a small tenant's pages, whatever their sizes
  *   arena.c    segments, and slots: taken, published, given back
  *   span.c     spans: runs of pages, and their memory
  *   reclaim.c  compaction, punching
@@ -38,6 +39,10 @@
 #define CLASS_STEP_LARGE 512u
 #define CLASSES                                                                \
 	(CLASSES_SMALL + (SEGMENT_BYTES - ARENA_PAGE) / CLASS_STEP_LARGE)
+
+/* Slots of any length, side by side: slotted.c. */
+#define CLASS_SLOTTED CLASSES
+#define CLASSES_ALL   (CLASSES + 1)
 
 /* What persistent spans are all in, and what new ephemeral pages come to. */
 #define QUEUE_SMALL 0u
@@ -95,6 +100,7 @@ struct span {
 	uint8_t filled : 1; /* a slot was taken since the last look began */
 	uint8_t queue : 1;
 	struct slot slot[];
+	/* Of CLASS_SLOTTED, behind the last slot: struct slotted. */
 };
 
 struct segment {
@@ -121,7 +127,13 @@ struct arena {
 	int fd;
 	pthread_mutex_t lock; /* arena_lock(), arena_let_in() */
 	atomic_uint waiting;  /* for it */
-	struct size_class class[CLASSES];
+	struct size_class class[CLASSES_ALL];
+	struct slotted_units {
+		uint64_t live;
+		uint64_t left;	/* open segments have not given out yet */
+		uint64_t holes; /* span_holes() */
+	} slotted;
+	bool slotted_short; /* one had too few slots, since the last was made */
 	struct region *region[REGION_MAX]; /* set once */
 	uint32_t num_segments;		   /* that have descriptors */
 	struct list by_run[SEGMENT_PAGES + 1];
@@ -159,6 +171,7 @@ static inline void arena_lock(struct arena *arena)
 /* A place for a page's bytes, not yet published. */
 struct chunk {
 	uint8_t queue; /* of an ephemeral arena: which it shall be in */
+	bool tried;    /* recompression need not look at it */
 	struct span *span;
 	uint16_t index;
 	uint32_t length;
@@ -181,7 +194,7 @@ void arena_destroy(struct arena *arena);
 int arena_alloc(struct arena *arena, uint32_t length, bool guaranteed,
 		struct chunk *chunk);
 /*
- * The same for what must not make room: in background work, which holds
+ * The same for what recompression made, and must not make room: it holds
  * tenants_lock, as who makes room takes that.
  */
 int arena_alloc_if_room(struct arena *arena, uint32_t length,
@@ -197,6 +210,8 @@ void arena_free(struct arena *arena, tmem_handle handle);
 /* The words of @old are now those of @leaf; the stripe of both is held. */
 void arena_move_leaf(struct arena *arena, const struct tmem_leaf *old,
 		     struct tmem_leaf *leaf);
+/* Where in the memfd its stored bytes begin. */
+uint64_t arena_offset(tmem_handle handle);
 /* Address of the stored bytes; valid while the leaf's stripe is held. */
 const char *arena_data(struct arena *arena, tmem_handle handle);
 /* It will be wanted soon: the caches fetch it.  Likewise. */
@@ -220,6 +235,7 @@ enum need {
 	NEED_ROOM, /* it fails where there is none */
 	NEED_MAKE_ROOM,
 	NEED_GUARANTEED, /* as is what is within a reservation */
+	NEED_PACK, /* for a moment, and to give back more: the host alone */
 };
 
 /* How many segments are looked at for a new span. */
@@ -247,9 +263,14 @@ unsigned int arena_prefault(struct arena *arena, unsigned int max);
 
 /* ---------------------------------------------------------------- reclaim */
 
-/* Background work, bounded: moved chunks and punched pages. */
-unsigned int arena_compact(struct arena *arena, unsigned int max);
+/*
+ * Background work, bounded: moved chunks and punched pages.  @all: for somebody in
+ * need: of what is left alone otherwise, too.
+ */
+unsigned int arena_compact(struct arena *arena, unsigned int max, bool all);
 unsigned int arena_punch(struct arena *arena, unsigned int max, bool all);
+/* Slotted segments alone, by a put that has no room in any.  Was anything moved? */
+bool arena_pack(struct arena *arena);
 /* What these could give back to the host, about, without removing a page. */
 uint64_t arena_slack(struct arena *arena);
 
@@ -305,8 +326,12 @@ void segments_punch(struct arena *arena, uint32_t number, const uint16_t *mask,
 		    unsigned int count);
 /* A span with no slot used, not in any list yet; or NULL. */
 struct span *span_new(struct arena *arena, unsigned int class_index,
-		      uint32_t number, unsigned int page);
-size_t span_bytes(unsigned int slots);
+		      unsigned int slots, uint32_t number, unsigned int page);
+size_t span_bytes(unsigned int class_index, unsigned int slots);
+static inline size_t span_size(const struct span *span)
+{
+	return span_bytes(span->class_index, span->slots);
+}
 /* Into the list that fits how many slots are used.  arena->lock held. */
 void span_link(struct arena *arena, struct span *span);
 /* The span becomes a queue's newest: one of none, or of another.  Likewise. */
@@ -316,9 +341,73 @@ void span_end(struct arena *arena, struct span *span);
 char *slot_data(struct arena *arena, struct span *span, unsigned int i);
 /* Take a free slot of the class in chunk->queue, if a span of its has one.
  * arena->lock held. */
-bool slot_take(struct arena *arena, struct size_class *class, uint32_t length,
+bool slot_take(struct arena *arena, unsigned int class_index, uint32_t length,
 	       struct chunk *chunk);
 void slot_release(struct arena *arena, struct span *span, unsigned int index);
+/* Bytes of its span that a chunk of @length takes. */
+uint32_t slot_bytes(unsigned int class_index, uint32_t length);
+
+/* ---------------------------------------------------------------- slotted */
+
+/* Lengths are counted by these. */
+#define UNIT	      16u
+#define SEGMENT_UNITS (SEGMENT_BYTES / UNIT)
+
+/*
+ * A tenant is small, and its new pages come to slotted segments, while its spans
+ * have fewer pages than this: 4 MiB.
+ */
+#define SLOTTED_PAGES 1024u
+/*
+ * What is larger than all sizes but a page has a page of its own; and what is
+ * shorter than this would need more descriptors than it is worth.
+ */
+#define SLOTTED_LENGTH_MAX 3712u
+#define SLOTTED_LENGTH_MIN 257u
+/* Slots of one segment: enough for the shortest. */
+#define SLOTTED_SLOTS_MAX 256u
+
+/* Behind the slots of a slotted segment's span. */
+struct slotted {
+	uint16_t next; /* unit from which on nothing was given out yet */
+	uint16_t made; /* slots given out since it began */
+	uint16_t live; /* units of those in use */
+	bool closed;   /* it gives out no more */
+	/* Of each slot that was given out: these do not change. */
+	struct extent {
+		uint16_t at, units;
+	} extent[];
+};
+
+static inline bool span_slotted(const struct span *span)
+{
+	return span->class_index == CLASS_SLOTTED;
+}
+struct slotted *slotted_of(struct span *span);
+/* Does a chunk of @length that needs a new span get a slotted segment?
+ * arena->lock held, as for all that follow. */
+bool slotted_wanted(const struct arena *arena, uint32_t length);
+/* How many slots a new one gets. */
+unsigned int slotted_slots(struct arena *arena);
+/* A new one is the arena's; one of its is no more. */
+void slotted_begin(struct arena *arena, struct span *span);
+void slotted_end(struct arena *arena, struct span *span);
+/* A slot for @length bytes of a segment that has room: its span, or NULL. */
+struct span *slotted_take(struct arena *arena, uint32_t length,
+			  unsigned int *index);
+void slotted_release(struct arena *arena, struct span *span,
+		     unsigned int index);
+/* The slot that begins at unit @at. */
+unsigned int slotted_index(struct span *span, unsigned int at);
+/* A slot that a word of an adopted tenant names; it is closed.  False: it cannot
+ * be. */
+bool slotted_adopt(struct arena *arena, struct span *span, unsigned int at,
+		   unsigned int units, unsigned int *index);
+/* How many of its units packing would give back. */
+unsigned int span_holes(struct span *span);
+/* What it has is added to @units. */
+int slotted_check(struct arena *arena, struct span *span,
+		  struct slotted_units *units, char *message, size_t size);
 
 /* ----------------------------------------------- reclaim.c's, for evict */
 
@@ -330,11 +419,31 @@ void slot_release(struct arena *arena, struct span *span, unsigned int index);
 struct tmem_leaf *slot_leaf_trylock(struct arena *arena, struct slot *slot,
 				    pthread_mutex_t **stripe);
 /*
- * Copy the chunk of @slot of @from, whose leaf is locked, to a free slot of
- * @queue and have the word name that one, with age bits of @keep.  False: there
+ * Copy the chunk of slot @i of @from, whose leaf is locked, to a free slot of
+ * a class and @queue and have the word name that one, with age bits of @keep.  False: there
  * is none.  The caller releases the old slot.
  */
 bool slot_copy(struct arena *arena, struct span *from, unsigned int i,
-	       struct tmem_leaf *leaf, unsigned int queue, tmem_handle keep);
+	       unsigned int class_index, struct tmem_leaf *leaf,
+	       unsigned int queue, tmem_handle keep);
+/* Move it to another span of a class, and release it. */
+bool slot_move(struct arena *arena, struct span *from, unsigned int i,
+	       unsigned int class_index);
+/* Let others have arena->lock, which is held, for as long as any wait. */
+void arena_let_in(struct arena *arena);
+/* For whom slotted segments are packed. */
+enum pack {
+	PACK_STEP, /* nobody: @max chunks, what is worth copying, within limits */
+	PACK_ONE, /* a put that has no room in any: one segment, likewise */
+	/*
+	 * Somebody in need: all that gives back a segment, and may exceed the
+	 * tenant's limit by one meanwhile; no segment is left half done.
+	 */
+	PACK_ALL,
+};
+/* And what is left of a small tenant's size classes is brought to them.  Chunks
+ * moved.  arena->lock held, and let go of. */
+unsigned int slotted_compact(struct arena *arena, unsigned int max,
+			     enum pack pack);
 
 #endif /* TMEM_ARENA_H */

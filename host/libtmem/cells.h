@@ -111,7 +111,7 @@ struct root {
 };
 #define ROOT_MAGIC 0x7865646e496d656dull
 /* Of everything in both memfds, handles and size classes included. */
-#define ROOT_VERSION 3u
+#define ROOT_VERSION 4u
 
 struct arena;
 

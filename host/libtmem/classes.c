@@ -81,10 +81,14 @@ static unsigned int large_pages(uint32_t size)
 void class_init(struct size_class *class, unsigned int index)
 {
 	pthread_once(&once, fill_small_class);
-	class->size = class_size(index);
-	class->pages = index < CLASSES_SMALL ? small[index].pages
-					     : large_pages(class->size);
-	class->slots = class->pages * ARENA_PAGE / class->size;
+	if (index == CLASS_SLOTTED) {
+		class->pages = SEGMENT_PAGES;
+	} else {
+		class->size = class_size(index);
+		class->pages = index < CLASSES_SMALL ? small[index].pages
+						     : large_pages(class->size);
+		class->slots = class->pages * ARENA_PAGE / class->size;
+	}
 	for (unsigned int q = 0; q < QUEUES; q++)
 		list_init(&class->queue[q].partial);
 	list_init(&class->full);

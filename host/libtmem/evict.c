@@ -265,7 +265,7 @@ static unsigned int slot_evict(struct arena *arena, struct span *span,
 		slot_drop(arena, span, i, leaf, handle & HANDLE_TAKEN);
 		return QUEUE_SMALL;
 	}
-	if (slot_copy(arena, span, i, leaf, queue, 0)) {
+	if (slot_copy(arena, span, i, span->class_index, leaf, queue, 0)) {
 		pthread_mutex_unlock(stripe);
 		slot_release(arena, span, i);
 		return QUEUE_SMALL;
@@ -363,7 +363,7 @@ static int spans_check(struct arena *arena, struct list *head,
 			return FAULT("span: in another queue, or out of order");
 		number = span->number;
 		sums->spans++;
-		sums->bytes += span_bytes(span->slots);
+		sums->bytes += span_size(span);
 		sums->pages += span->pages;
 		sums->used += span->used;
 	}
@@ -384,7 +384,7 @@ int queue_check(struct arena *arena, unsigned int queue, uint64_t *spans,
 		return error;
 	*spans += sums.spans;
 	*metadata += sums.bytes;
-	for (unsigned int i = 0; i < CLASSES; i++)
+	for (unsigned int i = 0; i < CLASSES_ALL; i++)
 		sums.used -= arena->class[i].queue[queue].used;
 	if (sums.used || sums.pages != arena->queue_pages[queue])
 		return FAULT("queue %u: slots or pages miscounted", queue);

@@ -10,7 +10,8 @@
  *           young: came late, to an old span's hole (ephemeral)
  *   57      in QUEUE_MAIN (ephemeral); later: sent since it changed (persistent)
  *   same    47..32 which get that was   31..0 the word that fills the page
- *   chunk   56..40 length   37..16 segment   15..0 page of segment << 12 | slot
+ *   chunk   56..40 length   39 slotted   37..16 segment
+ *           15..0 page of segment << 12 | slot; slotted: where in it, by 16 bytes
  *
  * Type 7 is for pages that are not here: spilled, remote, or a tombstone, by bits
  * 56..55, and where.
@@ -62,6 +63,14 @@ static inline tmem_handle handle_chunk(unsigned int type, uint32_t length,
 {
 	return (uint64_t)type << HANDLE_TYPE_SHIFT | (uint64_t)length << 40 |
 	       (uint64_t)segment << 16 | slot;
+}
+/* The same, in a slotted segment (slotted.c), @at units of it from its begin. */
+#define HANDLE_SLOTTED (1ull << 39)
+static inline tmem_handle handle_slotted_chunk(unsigned int type,
+					       uint32_t length,
+					       uint32_t segment, uint32_t at)
+{
+	return handle_chunk(type, length, segment, at) | HANDLE_SLOTTED;
 }
 static inline bool handle_has_chunk(tmem_handle h)
 {

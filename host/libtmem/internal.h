@@ -347,6 +347,8 @@ unsigned int each_tenant(struct tmem_store *store, unsigned int max,
 /* What was flushed, and what eviction emptied. */
 unsigned int tenant_clean(struct tmem_tenant *tenant, unsigned int max);
 unsigned int tenant_compact(struct tmem_tenant *tenant, unsigned int max);
+/* The same for somebody in need of the memory, to whom it goes at once. */
+unsigned int tenant_pack(struct tmem_tenant *tenant, unsigned int max);
 /* Slots that were looked at; nothing once the CPU time is used up. */
 unsigned int tenant_recompress(struct tmem_tenant *tenant, unsigned int max);
 /* Idle memory back to the host, the reserve too. */

@@ -335,7 +335,7 @@ static bool make_room(struct tmem_tenant *tenant, enum grows grows,
 	if (done < HELP_WORDS)
 		done += tenant_clean(tenant, HELP_WORDS - done);
 	done += tenant_release(tenant, 64);
-	if (!done && tenant_compact(tenant, HELP_WORDS)) {
+	if (!done && tenant_pack(tenant, HELP_WORDS)) {
 		tenant_release(tenant, 64);
 		done++;
 	}
@@ -346,7 +346,7 @@ static bool make_room(struct tmem_tenant *tenant, enum grows grows,
 	if (!done && guaranteed &&
 	    (each_tenant(store, HELP_WORDS, tenant_clean) ||
 	     each_tenant(store, 64, tenant_release) ||
-	     each_tenant(store, HELP_WORDS, tenant_compact) ||
+	     each_tenant(store, HELP_WORDS, tenant_pack) ||
 	     store_evict(store, bytes / ARENA_PAGE))) {
 		each_tenant(store, 64, tenant_release);
 		done++;

@@ -71,6 +71,21 @@ static int pool_has_room(struct tmem_pool *pool, uint32_t length,
 	return max && bytes <= max ? 0 : -ENOSPC;
 }
 
+/*
+ * Does the tenant hold more persistent pages than it may, though they are packed?
+ * Who packed at its limit has taken a segment for it, and has what that gave back.
+ */
+static bool above_limit(struct tmem_tenant *tenant)
+{
+	struct arena *arena = &tenant->persistent;
+
+	if (arena_held(arena) <= tenant->persistent_max)
+		return false;
+	tenant_pack(tenant, SLOTTED_SLOTS_MAX);
+	tenant_release(tenant, 4 * SEGMENT_PAGES);
+	return arena_held(arena) > tenant->persistent_max;
+}
+
 /* Take a slot and fill it.  Frees the old page first if that is what it takes.
  */
 static int store_bytes(struct tmem_pool *pool, struct tmem_object *object,
@@ -80,8 +95,7 @@ static int store_bytes(struct tmem_pool *pool, struct tmem_object *object,
 	struct arena *arena = pool->arena;
 	int error;
 
-	if (!guaranteed && arena->persistent &&
-	    arena_held(arena) > pool->tenant->persistent_max)
+	if (!guaranteed && arena->persistent && above_limit(pool->tenant))
 		return -ENOSPC;
 	error = arena_alloc(arena, encoded->length, guaranteed, chunk);
 	if (error && present) {

@@ -29,16 +29,20 @@ struct tmem_leaf *slot_leaf_trylock(struct arena *arena, struct slot *slot,
 }
 
 bool slot_copy(struct arena *arena, struct span *from, unsigned int i,
-	       struct tmem_leaf *leaf, unsigned int queue, tmem_handle keep)
+	       unsigned int class_index, struct tmem_leaf *leaf,
+	       unsigned int queue, tmem_handle keep)
 {
-	struct size_class *class = &arena->class[from->class_index];
 	struct slot *slot = &from->slot[i];
 	tmem_handle handle = atomic_load_explicit(&leaf->word[slot->entry],
 						  memory_order_relaxed);
 	struct chunk to = { .queue = queue };
+	tmem_handle used = 0;
 
-	if (!slot_take(arena, class, handle_length(handle), &to))
+	if (!slot_take(arena, class_index, handle_length(handle), &to))
 		return false;
+	/* Packed segments are new, and looked at sooner than the page should be. */
+	if (class_index == CLASS_SLOTTED)
+		used = HANDLE_VISITED;
 	/* Who keeps its age has more of it only where it came later. */
 	if (keep && (int32_t)(to.span->number - from->number) > 0)
 		to.age &= ~HANDLE_YOUNG;
@@ -47,17 +51,18 @@ bool slot_copy(struct arena *arena, struct span *from, unsigned int i,
 	atomic_store_explicit(&leaf->word[slot->entry],
 			      arena_publish(arena, &to, handle_type(handle),
 					    leaf, slot->entry) |
-				      (handle & (HANDLE_TAKEN | keep)),
+				      (handle & (HANDLE_TAKEN | keep)) | used,
 			      memory_order_release);
 	return true;
 }
 
 /*
- * Move one live chunk of @from into another span of its class and queue.
+ * Move one live chunk of @from into another span of a class, and of its queue.
  * arena->lock is held; the leaf's stripe is only tried: see internal.h.  What
  * an ephemeral page's age is goes with it.
  */
-static bool slot_move(struct arena *arena, struct span *from, unsigned int i)
+bool slot_move(struct arena *arena, struct span *from, unsigned int i,
+	       unsigned int class_index)
 {
 	struct slot *slot = &from->slot[i];
 	pthread_mutex_t *stripe;
@@ -66,7 +71,8 @@ static bool slot_move(struct arena *arena, struct span *from, unsigned int i)
 
 	if (!leaf)
 		return false;
-	moved = slot_copy(arena, from, i, leaf, from->queue, HANDLE_AGE);
+	moved = slot_copy(arena, from, i, class_index, leaf, from->queue,
+			  HANDLE_AGE);
 	pthread_mutex_unlock(stripe);
 	if (moved)
 		slot_release(arena, from, i);
@@ -105,7 +111,7 @@ static bool compact_worthwhile(const struct size_class *class,
  * of microseconds to wake up; whoever unlocks it and locks it again has it by then,
  * span after span.  So it is left until nobody waits.
  */
-static void arena_let_in(struct arena *arena)
+void arena_let_in(struct arena *arena)
 {
 	pthread_mutex_unlock(&arena->lock);
 	for (unsigned int i = 0;
@@ -136,7 +142,7 @@ static unsigned int queue_compact(struct arena *arena, struct size_class *class,
 		list_del(&from->link);
 		from->busy++;
 		for (unsigned int i = 0; i < from->slots && moved < max; i++)
-			moved += slot_move(arena, from, i);
+			moved += slot_move(arena, from, i, from->class_index);
 		from->busy--;
 		ended = !from->used;
 		if (ended)
@@ -161,11 +167,22 @@ static unsigned int class_compact(struct arena *arena, struct size_class *class,
 	return moved;
 }
 
-unsigned int arena_compact(struct arena *arena, unsigned int max)
+bool arena_pack(struct arena *arena)
+{
+	bool packed;
+
+	arena_lock(arena);
+	packed = slotted_compact(arena, UINT32_MAX, PACK_ONE);
+	pthread_mutex_unlock(&arena->lock);
+	return packed;
+}
+
+unsigned int arena_compact(struct arena *arena, unsigned int max, bool all)
 {
 	unsigned int moved = 0;
 
 	pthread_mutex_lock(&arena->lock);
+	moved = slotted_compact(arena, max, all ? PACK_ALL : PACK_STEP);
 	/* Where the last call stopped, lest the first classes get everything.
 	 */
 	for (unsigned int i = 0; i < CLASSES && moved < max; i++) {
@@ -324,7 +341,8 @@ uint64_t arena_slack(struct arena *arena)
 	uint64_t pages;
 
 	pthread_mutex_lock(&arena->lock);
-	pages = arena->idle_pages;
+	pages = arena->idle_pages +
+		arena->slotted.holes / SEGMENT_UNITS * SEGMENT_PAGES;
 	for (unsigned int i = 0; i < CLASSES; i++) {
 		struct size_class *class = &arena->class[i];
 

@@ -208,15 +208,17 @@ static bool slot_recompress(struct arena *arena, struct tmem_ctx *ctx,
 			    struct span *span, unsigned int i,
 			    const struct candidate *candidate)
 {
-	uint32_t slot_size = class_size(span->class_index);
-	struct chunk chunk;
+	uint32_t slot_size =
+		slot_bytes(span->class_index, handle_length(candidate->handle));
+	struct chunk chunk = { 0 };
 	uint32_t length =
 		codec_recompress(ctx, handle_type(candidate->handle),
 				 handle_length(candidate->handle),
 				 candidate->index, candidate->page_size);
 
 	if (!length ||
-	    class_size(class_of(length)) > slot_size - slot_size / GAIN_PART)
+	    slot_bytes(span_slotted(span) ? CLASS_SLOTTED : class_of(length),
+		       length) > slot_size - slot_size / GAIN_PART)
 		return true;
 	if (arena_alloc_if_room(arena, length, &chunk)) {
 		slot_replace(arena, span, i, candidate, NULL);

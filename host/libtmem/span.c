@@ -12,10 +12,11 @@ void span_link(struct arena *arena, struct span *span)
 {
 	struct size_class *class = &arena->class[span->class_index];
 
+	bool full = span_slotted(span) ? slotted_of(span)->closed
+				       : span->used == span->slots;
+
 	list_del(&span->link);
-	list_add_tail(span->used == span->slots
-			      ? &class->full
-			      : &class->queue[span->queue].partial,
+	list_add_tail(full ? &class->full : &class->queue[span->queue].partial,
 		      &span->link);
 }
 
@@ -59,12 +60,16 @@ static void run_free(struct arena *arena, uint32_t number, unsigned int page,
 
 void span_end(struct arena *arena, struct span *span)
 {
+	size_t bytes = span_size(span);
+
 	span_count(arena, span, -1);
+	if (span_slotted(span))
+		slotted_end(arena, span);
 	list_del(&span->link);
 	list_del(&span->age);
 	run_free(arena, span->segment, span->page, span->pages);
-	atomic_fetch_sub(&arena->span_bytes, span_bytes(span->slots));
-	store_note_freed(arena->tenant->store, span_bytes(span->slots));
+	atomic_fetch_sub(&arena->span_bytes, bytes);
+	store_note_freed(arena->tenant->store, bytes);
 	store_free(arena->tenant->store, span);
 }
 
@@ -138,11 +143,11 @@ void segment_punch(struct arena *arena, uint32_t number, uint16_t mask)
 }
 
 struct span *span_new(struct arena *arena, unsigned int class_index,
-		      uint32_t number, unsigned int page)
+		      unsigned int slots, uint32_t number, unsigned int page)
 {
 	struct size_class *class = &arena->class[class_index];
-	struct span *span =
-		store_zalloc(arena->tenant->store, span_bytes(class->slots));
+	struct span *span = store_zalloc(arena->tenant->store,
+					 span_bytes(class_index, slots));
 
 	if (!span)
 		return NULL;
@@ -152,9 +157,10 @@ struct span *span_new(struct arena *arena, unsigned int class_index,
 	span->class_index = class_index;
 	span->page = page;
 	span->pages = class->pages;
-	span->slots = class->slots;
-	for (unsigned int i = 0; i < span->slots; i++)
-		span->slot[i].entry = i + 1 < span->slots ? i + 1 : SLOT_END;
+	span->slots = slots;
+	/* Of a slotted segment's, which are taken in their order, nobody reads it. */
+	for (unsigned int i = 0; i < slots; i++)
+		span->slot[i].entry = i + 1 < slots ? i + 1 : SLOT_END;
 	return span;
 }
 
@@ -282,21 +288,36 @@ static void run_settle(struct arena *arena, const struct run *run,
 	}
 }
 
+/* How many slots its next span gets. */
+static unsigned int class_slots(struct arena *arena, unsigned int class_index)
+{
+	unsigned int slots;
+
+	if (class_index != CLASS_SLOTTED)
+		return arena->class[class_index].slots;
+	arena_lock(arena);
+	slots = slotted_slots(arena);
+	pthread_mutex_unlock(&arena->lock);
+	return slots;
+}
+
 /* One more span of a class.  No lock is held. */
 int span_add(struct arena *arena, unsigned int class_index, unsigned int queue,
 	     enum need need)
 {
-	struct size_class *class = &arena->class[class_index];
+	unsigned int slots = class_slots(arena, class_index);
+	size_t bytes = span_bytes(class_index, slots);
 	struct span *span = NULL;
 	struct run run = { 0 };
 	int error;
 
-	error = run_claim(arena, class->pages, need, &run);
+	error = run_claim(arena, arena->class[class_index].pages, need, &run);
 	if (error)
 		return error;
-	error = run_populate(arena, &run, span_bytes(class->slots), need);
+	error = run_populate(arena, &run, bytes, need);
 	if (!error) {
-		span = span_new(arena, class_index, run.number, run.page);
+		span = span_new(arena, class_index, slots, run.number,
+				run.page);
 		if (!span)
 			error = -ENOMEM;
 	}
@@ -304,9 +325,16 @@ int span_add(struct arena *arena, unsigned int class_index, unsigned int queue,
 	pthread_mutex_lock(&arena->lock);
 	run_settle(arena, &run, span);
 	if (span) {
-		atomic_fetch_add(&arena->span_bytes, span_bytes(class->slots));
+		atomic_fetch_add(&arena->span_bytes, bytes);
+		if (span_slotted(span))
+			slotted_begin(arena, span);
 		span_enqueue(arena, span, queue);
 		span_link(arena, span);
+	} else {
+		/* Who packs asks at each step, and may get none: no reserve for it. */
+		arena->demand -= MIN(arena->demand, run.pages);
+		arena->slotted_short |= class_index == CLASS_SLOTTED &&
+					slots == SLOTTED_SLOTS_MAX;
 	}
 	pthread_mutex_unlock(&arena->lock);
 	if (!error)

@@ -49,7 +49,8 @@ static bool config_valid(const struct tmem_store_config *config)
 	const struct tmem_memory_ops *memory;
 
 	if (!config->max_bytes ||
-	    config->flags & ~(TMEM_STORE_LOCK | TMEM_STORE_PARANOID) ||
+	    config->flags & ~(TMEM_STORE_LOCK | TMEM_STORE_PARANOID |
+			      TMEM_STORE_SIZE_CLASSES) ||
 	    config->recompress_percent > 100 ||
 	    config->recompress_after_s > TMEM_MAX_RECOMPRESS_AFTER)
 		return false;
@@ -290,12 +291,28 @@ unsigned int tenant_clean(struct tmem_tenant *tenant, unsigned int max)
 	return done;
 }
 
-unsigned int tenant_compact(struct tmem_tenant *tenant, unsigned int max)
+static unsigned int compact(struct tmem_tenant *tenant, unsigned int max,
+			    bool all)
 {
-	unsigned int done = arena_compact(&tenant->persistent, max);
+	unsigned int done = arena_compact(&tenant->persistent, max, all);
 
 	if (done < max)
-		done += arena_compact(&tenant->ephemeral, max - done);
+		done += arena_compact(&tenant->ephemeral, max - done, all);
+	return done;
+}
+
+unsigned int tenant_compact(struct tmem_tenant *tenant, unsigned int max)
+{
+	return compact(tenant, max, false);
+}
+
+unsigned int tenant_pack(struct tmem_tenant *tenant, unsigned int max)
+{
+	unsigned int done = compact(tenant, max, true);
+
+	/* Before the next tenant's turn, or each holds more for a while. */
+	if (done)
+		arena_punch(&tenant->persistent, TENANTS_TURN, true);
 	return done;
 }
 
@@ -448,6 +465,26 @@ void store_trim(struct tmem_store *store, uint64_t bytes)
 /* Pages after which it is asked anew who has most for its weight. */
 #define EVICT_SLICE 256u
 
+static uint64_t held_bytes(struct tmem_store *store)
+{
+	uint64_t held;
+
+	pthread_mutex_lock(&store->lock);
+	held = store_held(store);
+	pthread_mutex_unlock(&store->lock);
+	return held;
+}
+
+/* Pages that went.  Packing takes some first: what it gives back is not all. */
+static unsigned int shrink_by_packing(struct tmem_store *store)
+{
+	uint64_t before = held_bytes(store), after;
+
+	each_tenant(store, UINT32_MAX / 2, tenant_pack);
+	after = held_bytes(store);
+	return (before - MIN(before, after)) / ARENA_PAGE;
+}
+
 uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)
 {
 	unsigned int pages, done = 0;
@@ -456,14 +493,12 @@ uint64_t tmem_shrink(struct tmem_store *store, uint64_t bytes)
 	if (!bytes)
 		return 0;
 	/* No more than there is: others may fill it as fast as it empties. */
-	pthread_mutex_lock(&store->lock);
-	bytes = MIN(bytes, store_held(store));
-	pthread_mutex_unlock(&store->lock);
+	bytes = MIN(bytes, held_bytes(store));
 	pages = MIN(bytes / ARENA_PAGE + 1, UINT32_MAX / 2);
 	store_drain(store, pages);
 	done = each_tenant(store, pages, tenant_release);
-	if (done < pages && each_tenant(store, UINT32_MAX / 2, tenant_compact))
-		done += each_tenant(store, pages - done, tenant_release);
+	if (done < pages)
+		done += shrink_by_packing(store);
 	while (done < pages &&
 	       store_evict(store, MIN(pages - done, EVICT_SLICE)))
 		done += each_tenant(store, UINT32_MAX / 2, tenant_release);

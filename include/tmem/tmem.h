@@ -190,6 +190,11 @@ struct tmem_store_config {
 #define TMEM_STORE_LOCK 0x1u
 /* Walk all structures after every op, and abort at the first that is wrong. */
 #define TMEM_STORE_PARANOID 0x2u
+/*
+ * Pages of small tenants in size classes, too, as those of others, not in slotted
+ * segments: for tests, and to measure what these are worth (docs/store.md).
+ */
+#define TMEM_STORE_SIZE_CLASSES 0x4u
 
 /*
  * Make an empty store.  @store: set on success; the caller destroys it.

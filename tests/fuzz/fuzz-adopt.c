@@ -167,6 +167,8 @@ static void edit_handle(struct files *files, struct input *in)
 			 (handle & 0x3fffffffffull);
 	if (type & 0x40)
 		handle |= HANDLE_TAKEN;
+	if (type & 0x20)
+		handle ^= HANDLE_SLOTTED;
 	atomic_store(&leaf->word[entry], handle);
 }
 
@@ -400,6 +402,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct failing_memory memory = { 0 };
 	struct tmem_store_config config = {
 		.size = sizeof(config),
+		.flags = size & 1 ? TMEM_STORE_SIZE_CLASSES : 0,
 		.max_bytes = 32 * MIB,
 		.cgroup_headroom = UINT64_MAX,
 		.host_headroom = UINT64_MAX,

@@ -61,12 +61,9 @@ static bool stored_at(struct model *m, unsigned int p, unsigned int o,
 		object_put(object);
 	if (pool)
 		pool_put(pool);
-	*from = (uint64_t)handle_segment(handle) * SEGMENT_BYTES +
-		(handle_slot(handle) >> 12) * ARENA_PAGE;
 	if (!handle_has_chunk(handle))
 		return false;
-	*from += (handle_slot(handle) & 0xfff) *
-		 class_size(class_of(handle_length(handle)));
+	*from = arena_offset(handle);
 	*to = *from + handle_length(handle);
 	return true;
 }
@@ -244,6 +241,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct input in = { data, data + size };
 	struct tmem_store_config config = {
 		.size = sizeof(config),
+		.flags = size & 1 ? TMEM_STORE_SIZE_CLASSES : 0,
 		.max_bytes = 5 * MIB,
 		.cgroup_headroom = UINT64_MAX,
 		.host_headroom = UINT64_MAX,

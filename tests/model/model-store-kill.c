@@ -294,6 +294,7 @@ static void live_until_killed(const int fd[TMEM_TENANT_FDS], uint64_t seed)
 	static struct worker worker[THREADS];
 	struct tmem_store_config config = {
 		.size = sizeof(config),
+		.flags = seed & 1 ? TMEM_STORE_SIZE_CLASSES : 0,
 		.max_bytes = 40 * MIB,
 		.cgroup_headroom = UINT64_MAX,
 		.host_headroom = UINT64_MAX,

@@ -219,6 +219,7 @@ static void threads_of_one_object(void **state)
 
 	seed = given ? strtoull(given, NULL, 0) : (uint64_t)clock() * 1000003;
 	print_message("# MODEL_SEED=%ju\n", (uintmax_t)seed);
+	fixture_flags = seed & 1 ? TMEM_STORE_SIZE_CLASSES : 0;
 	fixture_open_recompressing(&f, 6 * MIB, MIB, 100);
 	f.store->recompress.after_s = 0;
 	pool_open(&f, PERSISTENT, TMEM_POOL_PERSISTENT);

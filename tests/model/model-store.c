@@ -695,10 +695,14 @@ static void read_all(struct model *m)
 					do_get(m, &s, NULL);
 }
 
+/* Either layout of small tenants: by the seed. */
+static uint32_t flags;
+
 static void model_open(struct model *m)
 {
 	struct tmem_store_config config = {
 		.size = sizeof(config),
+		.flags = flags,
 		.max_bytes = 6 * MIB,
 		.cgroup_headroom = UINT64_MAX,
 		.host_headroom = UINT64_MAX,
@@ -788,6 +792,7 @@ static void random_sequence(uint64_t seed)
 	int failed;
 
 	rng = seed;
+	flags = seed & 1 ? TMEM_STORE_SIZE_CLASSES : 0;
 	for (unsigned int i = 0; i < OPS; i++) {
 		steps[i] = random_step();
 		if (i >= TENANTS * POOLS)

@@ -144,6 +144,9 @@ static inline void make_page(void *page, uint64_t seed, size_t size)
 
 /* ------------------------------------------------------------ fixture */
 
+/* TMEM_STORE_*, of the stores that are opened. */
+static uint32_t fixture_flags;
+
 struct fixture {
 	struct tmem_store *store;
 	struct tmem_tenant *tenant;
@@ -169,6 +172,7 @@ static inline void fixture_open_recompressing(struct fixture *f,
 {
 	struct tmem_store_config config = {
 		.size = sizeof(config),
+		.flags = fixture_flags,
 		.max_bytes = max_bytes,
 		.cgroup_headroom = UINT64_MAX,
 		.host_headroom = UINT64_MAX,
@@ -299,5 +303,49 @@ static inline void flush(struct fixture *f, uint32_t pool, uint64_t object,
 		count -= done;
 	}
 }
+
+/* ------------------------------------------------------------ layouts */
+
+static inline int to_size_classes(void **state)
+{
+	(void)state;
+	fixture_flags |= TMEM_STORE_SIZE_CLASSES;
+	return 0;
+}
+
+static inline int to_slotted(void **state)
+{
+	(void)state;
+	fixture_flags &= ~TMEM_STORE_SIZE_CLASSES;
+	return 0;
+}
+
+/*
+ * Each test twice: a small tenant's pages are in slotted segments, or, with its
+ * name and "_in_classes", in size classes as a large one's.
+ */
+static inline int run_in_both_layouts(const char *group,
+				      const struct CMUnitTest *tests,
+				      size_t count,
+				      CMFixtureFunction teardown)
+{
+	static struct CMUnitTest both[128];
+	static char name[128][128];
+
+	assert_true(2 * count <= sizeof(both) / sizeof(both[0]));
+	for (size_t i = 0; i < count; i++) {
+		both[i] = both[count + i] = tests[i];
+		snprintf(name[i], sizeof(name[i]), "%s_in_classes",
+			 tests[i].name);
+		both[count + i].name = name[i];
+		both[count + i].setup_func = to_size_classes;
+		both[count + i].teardown_func = to_slotted;
+	}
+	return _cmocka_run_group_tests(group, both, 2 * count, NULL,
+				       teardown);
+}
+#define RUN_IN_BOTH_LAYOUTS(group, tests, teardown)                            \
+	run_in_both_layouts(group, tests, sizeof(tests) / sizeof((tests)[0]),   \
+			    teardown)
 
 #endif /* STORE_FIXTURE_H */

@@ -308,5 +308,5 @@ int main(void)
 		cmocka_unit_test(scratch_is_locked),
 	};
 
-	return cmocka_run_group_tests_name("store-abuse", tests, NULL, NULL);
+	return RUN_IN_BOTH_LAYOUTS("store-abuse", tests, NULL);
 }

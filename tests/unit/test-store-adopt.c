@@ -447,6 +447,13 @@ static void impossible_words_are_errors(void **state)
 		HANDLE_CHUNK << HANDLE_TYPE_SHIFT | 4096ull << 40,
 		HANDLE_CHUNK << HANDLE_TYPE_SHIFT | 2800ull << 40 | 15 << 12,
 		HANDLE_CHUNK << HANDLE_TYPE_SHIFT | 1ull << 40 | 0xfff,
+		/* Of a slotted segment: behind its end, in no page, a page. */
+		HANDLE_CHUNK << HANDLE_TYPE_SHIFT | 1400ull << 40 |
+			HANDLE_SLOTTED | 0xfff,
+		HANDLE_CHUNK << HANDLE_TYPE_SHIFT | 1400ull << 40 |
+			HANDLE_SLOTTED | 1 << 12,
+		HANDLE_CHUNK << HANDLE_TYPE_SHIFT | 3713ull << 40 |
+			HANDLE_SLOTTED,
 		/* Of another kind of pool. */
 		HANDLE_OPAQUE << HANDLE_TYPE_SHIFT | 2000ull << 40,
 	};
@@ -661,5 +668,5 @@ int main(void)
 		cmocka_unit_test(replaced_leaves_go),
 	};
 
-	return cmocka_run_group_tests_name("store-adopt", tests, NULL, NULL);
+	return RUN_IN_BOTH_LAYOUTS("store-adopt", tests, NULL);
 }

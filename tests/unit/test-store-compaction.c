@@ -187,6 +187,5 @@ int main(void)
 		cmocka_unit_test(locked_memory_is_given_back),
 	};
 
-	return cmocka_run_group_tests_name("store-compaction", tests, NULL,
-					   NULL);
+	return RUN_IN_BOTH_LAYOUTS("store-compaction", tests, NULL);
 }

@@ -240,5 +240,5 @@ int main(void)
 		cmocka_unit_test(v13_every_allocation_and_all_later),
 	};
 
-	return cmocka_run_group_tests_name("store-faults", tests, NULL, NULL);
+	return RUN_IN_BOTH_LAYOUTS("store-faults", tests, NULL);
 }

@@ -275,6 +275,5 @@ int main(void)
 		cmocka_unit_test(a_damaged_ephemeral_page_is_gone),
 	};
 
-	return cmocka_run_group_tests_name("store-integrity", tests, NULL,
-					   NULL);
+	return RUN_IN_BOTH_LAYOUTS("store-integrity", tests, NULL);
 }

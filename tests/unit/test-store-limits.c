@@ -781,6 +781,5 @@ int main(void)
 		cmocka_unit_test(what_cannot_be_locked_is_refused),
 	};
 
-	return cmocka_run_group_tests_name("store-limits", tests, NULL,
-					   remove_fakes);
+	return RUN_IN_BOTH_LAYOUTS("store-limits", tests, remove_fakes);
 }

@@ -197,5 +197,5 @@ int main(void)
 		cmocka_unit_test(a_segment_in_vain_is_no_refusal),
 	};
 
-	return cmocka_run_group_tests_name("store-memory", tests, NULL, NULL);
+	return RUN_IN_BOTH_LAYOUTS("store-memory", tests, NULL);
 }

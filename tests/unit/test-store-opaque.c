@@ -435,5 +435,5 @@ int main(void)
 		cmocka_unit_test(a_plain_pool_beside_it_compresses),
 	};
 
-	return cmocka_run_group_tests_name("store-opaque", tests, NULL, NULL);
+	return RUN_IN_BOTH_LAYOUTS("store-opaque", tests, NULL);
 }

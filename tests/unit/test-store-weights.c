@@ -347,5 +347,5 @@ int main(void)
 		cmocka_unit_test(promises_are_kept_by_weight),
 	};
 
-	return cmocka_run_group_tests_name("store-weights", tests, NULL, NULL);
+	return RUN_IN_BOTH_LAYOUTS("store-weights", tests, NULL);
 }

@@ -763,5 +763,5 @@ int main(void)
 		cmocka_unit_test(what_comes_later_is_not_supported),
 	};
 
-	return cmocka_run_group_tests_name("store", tests, NULL, NULL);
+	return RUN_IN_BOTH_LAYOUTS("store", tests, NULL);
 }
