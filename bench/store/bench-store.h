@@ -6,7 +6,8 @@
  *   sides.c     the two sides, taking turns: sides.h
  *   rows.c      puts and gets over bare LZ4's; the checksum's share
  *   threads.c   the same of two threads
- *   density.c   held over compressed; many small tenants
+ *   density.c   held over compressed
+ *   tenants.c   the same of many small tenants, in both layouts
  *   freed.c     memory back after nine tenths of the pages are freed
  *   latency.c   at a fixed rate of arrivals
  *   index.c     the index alone, up to 10^8 keys
@@ -114,7 +115,7 @@ void density_run(struct corpus *corpus, bool quick,
 /* Of the first @pages pages of the corpus, or of more than it has. */
 void density_measure(struct corpus *corpus, uint32_t pages,
 		     struct density *density);
-/* 64 tenants of 1 MiB in one store. */
+/* 64 tenants of 1 MiB in one store: tenants.c. */
 void tenants_run(struct corpus *corpus);
 /* Takes some three seconds, most of them waiting. */
 void recompress_run(struct corpus *corpus);

@@ -11,12 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "sides.h"
+#include "density.h"
 
 /* What a tenant may take beside (docs/store.md). */
 #define TENANT_BYTES MIB
-#define TENANTS	     64u
-#define TENANT_PAGES 256u
 
 double proc_kb(const char *path, const char *key)
 {
@@ -76,19 +74,8 @@ double kernel_bytes(void)
 
 /* ------------------------------------------------------------ one or many */
 
-/* Tenants of @pages pages each. */
-struct some {
-	struct corpus *corpus;
-	struct tmem_store *store;
-	struct worker worker;
-	struct tmem_tenant *tenant[TENANTS];
-	uint32_t tenants, pages;
-	double before;
-	uint64_t random;
-};
-
-static void some_open(struct some *some, struct corpus *corpus,
-		      uint32_t tenants, uint32_t pages)
+void some_open(struct some *some, struct corpus *corpus, uint32_t tenants,
+	       uint32_t pages, uint32_t flags)
 {
 	*some = (struct some){
 		.corpus = corpus,
@@ -99,8 +86,8 @@ static void some_open(struct some *some, struct corpus *corpus,
 	/* What malloc() kept of others must not look like memory of these. */
 	malloc_trim(0);
 	some->before = kernel_bytes();
-	some->store = store_open(tenants *
-				 tmem_reservation_cost((uint64_t)pages * PAGE));
+	some->store = store_open_with(
+		tenants * tmem_reservation_cost((uint64_t)pages * PAGE), flags);
 	if (tmem_ctx_create(some->store, &some->worker.ctx))
 		die("cannot make a context");
 	for (uint32_t i = 0; i < tenants; i++)
@@ -108,7 +95,7 @@ static void some_open(struct some *some, struct corpus *corpus,
 					      TMEM_POOL_PERSISTENT);
 }
 
-static void some_fill(struct some *some)
+void some_fill(struct some *some)
 {
 	char buffer[PAGE];
 
@@ -119,13 +106,12 @@ static void some_fill(struct some *some)
 	step_until(some->store, 1);
 }
 
-/* 3N overwrites at random, the device's steps in between. */
-static void some_churn(struct some *some)
+void some_overwrite(struct some *some, uint32_t count)
 {
 	uint32_t all = some->pages * some->tenants;
 	char buffer[PAGE];
 
-	for (uint32_t i = 0; i < 3 * all; i++) {
+	for (uint32_t i = 0; i < count; i++) {
 		uint32_t key = next_random(&some->random) % all;
 		uint32_t page = next_random(&some->random) % all;
 
@@ -137,8 +123,7 @@ static void some_churn(struct some *some)
 	}
 }
 
-/* Returns the compressed bytes. */
-static double some_held(struct some *some, struct held *held)
+double some_held(struct some *some, struct held *held)
 {
 	double kernel = kernel_bytes() - some->before, free, stored;
 	struct tmem_stats stats = { .size = sizeof(stats) };
@@ -153,7 +138,7 @@ static double some_held(struct some *some, struct held *held)
 	return stored;
 }
 
-static void some_close(struct some *some)
+void some_close(struct some *some)
 {
 	tmem_ctx_destroy(some->worker.ctx);
 	for (uint32_t i = 0; i < some->tenants; i++)
@@ -170,12 +155,12 @@ void density_measure(struct corpus *corpus, uint32_t pages,
 
 	progress("corpus '%s': held / compressed, %.0f MiB", corpus->name,
 		 pages * (PAGE / MIB));
-	some_open(&some, corpus, 1, pages);
+	some_open(&some, corpus, 1, pages, 0);
 	some_fill(&some);
 	density->pages = pages;
 	density->made = pages > corpus->pages ? pages - corpus->pages : 0;
 	density->mean_length = some_held(&some, &density->full) / pages;
-	some_churn(&some);
+	some_overwrite(&some, 3 * pages);
 	some_held(&some, &density->busy);
 	step_until(some.store, 1);
 	some_held(&some, &density->churned);
@@ -200,43 +185,4 @@ void density_run(struct corpus *corpus, bool quick,
 			density_measure(corpus, sizes[i].mib * (MIB / PAGE),
 					&density[i]);
 	}
-}
-
-/* ------------------------------------------------------------------ 64 VMs */
-
-/* MiB a tenant beside @budget times the compressed bytes. */
-static double beside_mib(double held, double budget, double stored)
-{
-	return (held - budget) * stored / TENANTS / MIB;
-}
-
-void tenants_run(struct corpus *corpus)
-{
-	struct held full, churned;
-	double stored[2];
-	struct some some;
-
-	progress("%u tenants of 1 MiB", TENANTS);
-	some_open(&some, corpus, TENANTS, TENANT_PAGES);
-	some_fill(&some);
-	stored[0] = some_held(&some, &full);
-	some_churn(&some);
-	step_until(some.store, 1);
-	stored[1] = some_held(&some, &churned);
-	some_close(&some);
-	figure_note("tenants", "full", "held / compressed after fill, library",
-		    "x", full.library);
-	figure_note("tenants", "full_kernel", "the same, kernel", "x",
-		    full.kernel);
-	figure_note("tenants", "churned",
-		    "held / compressed after 3N overwrites, library", "x",
-		    churned.library);
-	figure_note("tenants", "churned_kernel", "the same, kernel", "x",
-		    churned.kernel);
-	figure_note("tenants", "full_beside_mib",
-		    "a tenant's beside 1.05 x compressed, after fill, kernel",
-		    "MiB", beside_mib(full.kernel, 1.05, stored[0]));
-	figure_note("tenants", "churned_beside_mib",
-		    "a tenant's beside 1.06 x, after overwrites, kernel", "MiB",
-		    beside_mib(churned.kernel, 1.06, stored[1]));
 }

@@ -23,10 +23,6 @@
 
 #include "sides.h"
 
-/* As host/libtmem/codec.c has it; fill() compares the lengths. */
-#define ACCELERATION 1
-#define CAP	     (PAGE - PAGE / 16)
-
 static void *bench_map(struct bench *bench, size_t bytes)
 {
 	struct mapping *mapping = &bench->mapping[bench->mappings++];
@@ -46,7 +42,7 @@ void lz4_put(struct bench *bench, struct worker *worker, uint32_t from,
 	for (uint32_t i = from; i < to; i++)
 		LZ4_compress_fast_extState(
 			worker->state, bench->corpus->page[bench->source[i]],
-			worker->stored, PAGE, CAP, ACCELERATION);
+			worker->stored, PAGE, LZ4_CAP, LZ4_ACCELERATION);
 }
 
 void lz4_get(struct bench *bench, struct worker *worker, uint32_t from,
@@ -358,8 +354,14 @@ struct tmem_tenant *tenant_open(struct tmem_store *store, const char *name,
 
 struct tmem_store *store_open(uint64_t max_bytes)
 {
+	return store_open_with(max_bytes, 0);
+}
+
+struct tmem_store *store_open_with(uint64_t max_bytes, uint32_t flags)
+{
 	struct tmem_store_config config = {
 		.size = sizeof(config),
+		.flags = flags,
 		.max_bytes = max_bytes,
 	};
 	struct tmem_store *store;
@@ -390,9 +392,9 @@ static void make_chunks(struct bench *bench)
 
 	for (uint32_t i = 0; i < bench->pages; i++) {
 		const char *page = bench->corpus->page[i];
-		int length =
-			LZ4_compress_fast_extState(bench->worker[0].state, page,
-						   at, PAGE, CAP, ACCELERATION);
+		int length = LZ4_compress_fast_extState(bench->worker[0].state,
+							page, at, PAGE, LZ4_CAP,
+							LZ4_ACCELERATION);
 
 		if (length <= 0) {
 			length = PAGE;

@@ -26,6 +26,9 @@
  * which a core's second cache has or nearly has.
  */
 #define HOT_PAGES 64u
+/* LZ4 as host/libtmem/codec.c has it; fill() in sides.c compares the lengths. */
+#define LZ4_ACCELERATION 1
+#define LZ4_CAP		 (PAGE - PAGE / 16)
 /* A store's limit that is in nobody's way. */
 #define NO_LIMIT (1ull << 40)
 
@@ -102,6 +105,8 @@ void background(struct bench *bench, unsigned int enough);
 
 /* A store with headroom looked after, as in the product. */
 struct tmem_store *store_open(uint64_t max_bytes);
+/* The same with flags, TMEM_STORE_*. */
+struct tmem_store *store_open_with(uint64_t max_bytes, uint32_t flags);
 /* A tenant of @pages reserved pages with one pool, of the kind @flags. */
 struct tmem_tenant *tenant_open(struct tmem_store *store, const char *name,
 				uint32_t pages, uint32_t flags);
