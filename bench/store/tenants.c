@@ -17,11 +17,20 @@ static const struct layout_names {
 	uint32_t flags;
 	const char *full[2], *churned[2], *full_beside[2], *churned_beside[2];
 	const char *put[2];
+	/* By the library's count; NULL: not told. */
+	const char *full_library[2], *churned_library[2];
 } layouts[] = {
 	{
-		.full = { "full_kernel", "held / compressed after fill" },
+		.full_library = { "full",
+				  "held / compressed after fill, library" },
+		.churned_library = { "churned",
+				     "held / compressed after 3N overwrites, "
+				     "library" },
+		.full = { "full_kernel",
+			  "held / compressed after fill, kernel" },
 		.churned = { "churned_kernel",
-			     "held / compressed after 3N overwrites" },
+			     "held / compressed after 3N overwrites, "
+			     "kernel" },
 		.full_beside = { "full_beside_mib",
 				 "a tenant's beside 1.05 x compressed, after "
 				 "fill" },
@@ -46,7 +55,8 @@ static const struct layout_names {
 
 static void note(const char *const names[2], const char *unit, double value)
 {
-	figure_note("tenants", names[0], names[1], unit, value);
+	if (names[0])
+		figure_note("tenants", names[0], names[1], unit, value);
 }
 
 /* MiB a tenant beside @budget times the compressed bytes. */
@@ -65,11 +75,13 @@ static void layout_held(struct corpus *corpus,
 	some_open(&some, corpus, TENANTS, TENANT_PAGES, layout->flags);
 	some_fill(&some);
 	stored = some_held(&some, &held);
+	note(layout->full_library, "x", held.library);
 	note(layout->full, "x", held.kernel);
 	note(layout->full_beside, "MiB", beside_mib(held.kernel, 1.05, stored));
 	some_overwrite(&some, 3 * TENANTS * TENANT_PAGES);
 	step_until(some.store, 1);
 	stored = some_held(&some, &held);
+	note(layout->churned_library, "x", held.library);
 	note(layout->churned, "x", held.kernel);
 	note(layout->churned_beside, "MiB",
 	     beside_mib(held.kernel, 1.06, stored));

@@ -26,7 +26,9 @@ GROUPS = {
     "checksum": ({f"{corpus}_{figure}" for corpus in ("anon", "libs")
                   for figure in ("ns", "share", "share_16")}, set()),
     "tenants": ({"full", "full_kernel", "churned", "churned_kernel", "full_beside_mib",
-                 "churned_beside_mib"}, set()),
+                 "churned_beside_mib", "put", "classes_full_kernel", "classes_churned_kernel",
+                 "classes_full_beside_mib", "classes_churned_beside_mib", "classes_put"},
+                set()),
     "mallocs": ({f"{name}_{when}" for name in ("glibc", "jemalloc", "mimalloc")
                  for when in ("full", "churned")}, set()),
     "freed": ({"all_cpu_seconds_per_live_gib", "held", "held_kernel", "others_p99_us",
