@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A tenant's memory for one kind of pool: a memfd in segments of 64 KiB, of
- * which spans of 1 to 16 pages are cut; a span has slots of one size class.
+ * which spans of 1 to 16 pages are cut; a span has slots of one size class, or is
+ * a slotted segment.
  * A segment holds nothing but stored bytes.  What is stored where is said by
  * leaves' words (handle.h) and by nothing else: all that is here can be made
  * anew from those (adopt.c).
@@ -40,7 +41,7 @@
 #define CLASSES                                                                \
 	(CLASSES_SMALL + (SEGMENT_BYTES - ARENA_PAGE) / CLASS_STEP_LARGE)
 
-/* Slots of any length, side by side: slotted.c. */
+/* Slots of many lengths, side by side: slotted.c.  It has no ->size, ->slots. */
 #define CLASS_SLOTTED CLASSES
 #define CLASSES_ALL   (CLASSES + 1)
 
@@ -81,7 +82,8 @@ struct slot {
 #define SLOT_END     0xffff
 
 struct span {
-	struct list link; /* its queue's partial of the class, or class->full */
+	/* Its queue's partial of the class, or class->full: closed if slotted. */
+	struct list link;
 	/* arena->spans[queue], oldest first, or ->settled */
 	struct list age;
 	uint32_t segment : SEGMENT_BITS, page : 4, pages : 5; /* page: of it */
@@ -130,7 +132,6 @@ struct arena {
 	struct size_class class[CLASSES_ALL];
 	struct slotted_units {
 		uint64_t live;
-		uint64_t left;	/* open segments have not given out yet */
 		uint64_t holes; /* span_holes() */
 	} slotted;
 	bool slotted_short; /* one had too few slots, since the last was made */
@@ -269,7 +270,10 @@ unsigned int arena_prefault(struct arena *arena, unsigned int max);
  */
 unsigned int arena_compact(struct arena *arena, unsigned int max, bool all);
 unsigned int arena_punch(struct arena *arena, unsigned int max, bool all);
-/* Slotted segments alone, by a put that has no room in any.  Was anything moved? */
+/*
+ * One slotted segment, or what a small tenant has left in size classes, for who has
+ * no room in any.  Was anything moved?
+ */
 bool arena_pack(struct arena *arena);
 /* What these could give back to the host, about, without removing a page. */
 uint64_t arena_slack(struct arena *arena);
@@ -385,12 +389,11 @@ static inline bool span_slotted(const struct span *span)
 }
 struct slotted *slotted_of(struct span *span);
 /* Does a chunk of @length that needs a new span get a slotted segment?
- * arena->lock held, as for all that follow. */
+ * arena->lock held, as for all that follow, but in adoption. */
 bool slotted_wanted(const struct arena *arena, uint32_t length);
 /* How many slots a new one gets. */
 unsigned int slotted_slots(struct arena *arena);
-/* A new one is the arena's; one of its is no more. */
-void slotted_begin(struct arena *arena, struct span *span);
+/* One is the arena's no more. */
 void slotted_end(struct arena *arena, struct span *span);
 /* A slot for @length bytes of a segment that has room: its span, or NULL. */
 struct span *slotted_take(struct arena *arena, uint32_t length,
@@ -399,8 +402,8 @@ void slotted_release(struct arena *arena, struct span *span,
 		     unsigned int index);
 /* The slot that begins at unit @at. */
 unsigned int slotted_index(struct span *span, unsigned int at);
-/* A slot that a word of an adopted tenant names; it is closed.  False: it cannot
- * be. */
+/* A slot that a word of an adopted tenant names, in a closed segment.  False: it
+ * cannot be. */
 bool slotted_adopt(struct arena *arena, struct span *span, unsigned int at,
 		   unsigned int units, unsigned int *index);
 /* How many of its units packing would give back. */
@@ -420,8 +423,8 @@ struct tmem_leaf *slot_leaf_trylock(struct arena *arena, struct slot *slot,
 				    pthread_mutex_t **stripe);
 /*
  * Copy the chunk of slot @i of @from, whose leaf is locked, to a free slot of
- * a class and @queue and have the word name that one, with age bits of @keep.  False: there
- * is none.  The caller releases the old slot.
+ * a class and @queue and have the word name that one, with age bits of @keep.
+ * False: there is none.  The caller releases the old slot.
  */
 bool slot_copy(struct arena *arena, struct span *from, unsigned int i,
 	       unsigned int class_index, struct tmem_leaf *leaf,
@@ -436,8 +439,8 @@ enum pack {
 	PACK_STEP, /* nobody: @max chunks, what is worth copying, within limits */
 	PACK_ONE, /* a put that has no room in any: one segment, likewise */
 	/*
-	 * Somebody in need: all that gives back a segment, and may exceed the
-	 * tenant's limit by one meanwhile; no segment is left half done.
+	 * Somebody in need: all that gives back a segment, and may exceed all
+	 * limits by one meanwhile; no segment is left half done.
 	 */
 	PACK_ALL,
 };

@@ -79,7 +79,7 @@ bool slot_move(struct arena *arena, struct span *from, unsigned int i,
 	return moved;
 }
 
-/* The emptiest of the first few partial spans. */
+/* The emptiest of the last few partial spans. */
 static struct span *compact_victim(struct class_queue *queue)
 {
 	struct span *best = NULL;

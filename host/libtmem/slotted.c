@@ -12,9 +12,10 @@
  * their segment; but a chunk that overlaps its new place is in pieces when the
  * process is killed, and who adopts the tenant needs it whole.
  *
- * Copying costs more than holes are worth once a tenant is large, so there are
- * none from SLOTTED_PAGES on, other than those that there were before.  A tenant
- * that becomes small again has what is left in its size classes brought here.
+ * Copying costs more than holes are worth once a tenant is large, so no put begins
+ * one from SLOTTED_PAGES on, and what is packed then goes to size classes, where
+ * they have a free slot.  A tenant that becomes small again has spans of size
+ * classes that are not full brought here.
  *
  * A word names the place, not the slot: that is what adoption can trust in.
  */
@@ -22,14 +23,14 @@
 
 #include "internal.h"
 
-/* Segments that still have room, for what the fullest of them has no room for. */
+/* So many are open at most: where a chunk fits none of them, the fullest is closed. */
 #define OPEN_MOST 4u
 /* Holes that are left alone: a segment's, and, where nobody is in need of them,
  * this part of all segments. */
 #define HOLES_PART 16u
 /* Victims that are looked at: all, but where memfds were adopted that have more. */
 #define VICTIM_TRIES (2 * SLOTTED_PAGES / SEGMENT_PAGES)
-/* Victims one after another of which nothing could be moved. */
+/* Tries in a row that moved nothing. */
 #define VAIN_MOST 8u
 /* Chunks that are moved before others may have arena->lock. */
 #define MOVES_LOCKED 32u
@@ -104,18 +105,12 @@ unsigned int span_holes(struct span *span)
 	return slotted->next - slotted->live + left;
 }
 
-void slotted_begin(struct arena *arena, struct span *span)
-{
-	arena->slotted.left += units_left(span);
-}
-
 static void slotted_close(struct arena *arena, struct span *span)
 {
 	struct slotted *slotted = slotted_of(span);
 
 	if (slotted->closed)
 		return;
-	arena->slotted.left -= units_left(span);
 	arena->slotted.holes -= span_holes(span);
 	slotted->closed = true;
 	arena->slotted.holes += span_holes(span);
@@ -124,14 +119,12 @@ static void slotted_close(struct arena *arena, struct span *span)
 
 void slotted_end(struct arena *arena, struct span *span)
 {
-	if (!slotted_of(span)->closed)
-		arena->slotted.left -= units_left(span);
 	arena->slotted.holes -= span_holes(span);
 }
 
 /*
  * An open segment with room for @units.  Where there is none, and enough are
- * open, the fullest is closed; all of them, if none is opened any more.
+ * open, the fullest is closed; one each time, if none is opened any more.
  */
 static struct span *open_find(struct arena *arena, unsigned int units,
 			      unsigned int most)
@@ -174,7 +167,6 @@ struct span *slotted_take(struct arena *arena, uint32_t length,
 	slotted->next += units;
 	slotted->live += units;
 	arena->slotted.live += units;
-	arena->slotted.left -= units;
 	/* What counts as a hole then: span_holes(). */
 	if (slotted->made == span->slots)
 		arena->slotted_short |=
@@ -244,8 +236,8 @@ static bool open_has_room(struct arena *arena)
 }
 
 /*
- * Chunks of @from, which is in no list, go to the end of other slotted segments, or
- * to free slots of @classes: @max at most.  arena->lock held, and let go of.
+ * Chunks of @from, which is in no list, go to the end of other slotted segments, or,
+ * if @classes, to free slots of theirs: @max at most.  arena->lock held, and let go of.
  */
 static unsigned int chunks_pack(struct arena *arena, struct span *from,
 				unsigned int max, bool classes)
@@ -464,7 +456,6 @@ int slotted_check(struct arena *arena, struct span *span,
 	if (!arena->persistent)
 		return FAULT("slotted segment of ephemeral pages");
 	units->live += slotted->live;
-	units->left += slotted->closed ? 0 : units_left(span);
 	units->holes += span_holes(span);
 	return extents_check(span, message, size);
 }

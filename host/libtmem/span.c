@@ -326,8 +326,6 @@ int span_add(struct arena *arena, unsigned int class_index, unsigned int queue,
 	run_settle(arena, &run, span);
 	if (span) {
 		atomic_fetch_add(&arena->span_bytes, bytes);
-		if (span_slotted(span))
-			slotted_begin(arena, span);
 		span_enqueue(arena, span, queue);
 		span_link(arena, span);
 	} else {
