@@ -170,8 +170,11 @@ class Installed(VM):
         return broker.status_of(Operator(self))[0]["limit"]
 
     def wait_admitted(self, name):
-        self.wait_for(f"{name} is admitted", lambda: (
-            (self.store(name) or {}).get("state") == broker.ADMITTED))
+        def admitted():
+            # It has just been started, and may not listen yet.
+            return not self.run(f"test -S {SOCKET}", check=False)[0] and \
+                (self.store(name) or {}).get("state") == broker.ADMITTED
+        self.wait_for(f"{name} is admitted", admitted)
 
     def json_of(self, path):
         """What a socket has to say to who connects."""
