@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -302,6 +303,23 @@ static inline void flush(struct fixture *f, uint32_t pool, uint64_t object,
 		index += done;
 		count -= done;
 	}
+}
+
+/* As if another process went on with the tenant's memfds. */
+static inline void fixture_adopt_again(struct fixture *f,
+				       const struct tmem_limits *limits)
+{
+	int fd[TMEM_TENANT_FDS];
+
+	tmem_tenant_fds(f->tenant, fd);
+	for (unsigned int i = 0; i < TMEM_TENANT_FDS; i++)
+		fd[i] = dup(fd[i]);
+	tmem_tenant_detach(f->tenant);
+	assert_int_equal(tmem_tenant_adopt(f->store, "test", limits, fd,
+					   &f->tenant), 0);
+	for (unsigned int i = 0; i < TMEM_TENANT_FDS; i++)
+		close(fd[i]);
+	fixture_check(f);
 }
 
 /* ------------------------------------------------------------ layouts */

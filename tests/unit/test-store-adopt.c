@@ -34,18 +34,9 @@ static void let_go(const int fd[TMEM_TENANT_FDS])
 		close(fd[i]);
 }
 
-/* The store's tenant is another, on the same memfds. */
 static void adopt_again(struct fixture *f)
 {
-	int fd[TMEM_TENANT_FDS];
-
-	keep(f, fd);
-	tmem_tenant_detach(f->tenant);
-	assert_int_equal(tmem_tenant_adopt(f->store, "test", &limits, fd,
-					   &f->tenant),
-			 0);
-	let_go(fd);
-	fixture_check(f);
+	fixture_adopt_again(f, &limits);
 }
 
 static void all_kinds_are_found(void **state)

@@ -213,22 +213,12 @@ static void a_reservation_counts_pages(void **state)
 	fixture_close(&f);
 }
 
-/* As if another process went on with the memfds. */
 static void adopt_again(struct fixture *f)
 {
 	const struct tmem_limits limits = { .size = sizeof(limits),
 					    .persistent_reserved = 16 * MIB };
-	int fd[TMEM_TENANT_FDS];
 
-	tmem_tenant_fds(f->tenant, fd);
-	for (unsigned int i = 0; i < TMEM_TENANT_FDS; i++)
-		fd[i] = dup(fd[i]);
-	tmem_tenant_detach(f->tenant);
-	assert_int_equal(tmem_tenant_adopt(f->store, "test", &limits, fd,
-					   &f->tenant),
-			 0);
-	for (unsigned int i = 0; i < TMEM_TENANT_FDS; i++)
-		close(fd[i]);
+	fixture_adopt_again(f, &limits);
 }
 
 static void they_are_adopted(void **state)

@@ -3,8 +3,6 @@
  * Small tenants: pages of all sizes share segments, which are packed for who
  * overwrites, who is at his limit, who was large, and who is adopted.
  */
-#include <unistd.h>
-
 #include "store-fixture.h"
 #include "internal.h"
 
@@ -376,18 +374,7 @@ static void packing_may_fail(void **state)
 
 static void adopt_again(struct fixture *f)
 {
-	int fd[TMEM_TENANT_FDS];
-
-	tmem_tenant_fds(f->tenant, fd);
-	for (unsigned int i = 0; i < TMEM_TENANT_FDS; i++)
-		fd[i] = dup(fd[i]);
-	tmem_tenant_detach(f->tenant);
-	assert_int_equal(tmem_tenant_adopt(f->store, "test", &limits, fd,
-					   &f->tenant),
-			 0);
-	for (unsigned int i = 0; i < TMEM_TENANT_FDS; i++)
-		close(fd[i]);
-	fixture_check(f);
+	fixture_adopt_again(f, &limits);
 }
 
 /* What an heir finds, overwrites, and packs. */
